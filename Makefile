@@ -110,6 +110,14 @@ test: ## Set up what the tests need and run all of them
 test-host: setup ## Run the long tests on an emulated host with systemd
 	@CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
 
+# Tests of this machine's own program that the emulated one passes too, and those that compare the two.
+AARCH64_TESTS ?= test(/^(aarch64|bundle|durability|formats|snapshots)::/) | test(what_a_bundle_brings_arrives_in_an_image)
+.PHONY: test-aarch64
+test-aarch64: setup-cross setup-test ## Build for aarch64, and test that program with qemu-user
+	@$(MAKE) dist-binary TARGET=$(CROSS_TARGET)
+	AARCH64_PROGRAM='$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)/dist/cairn' CAIRN_TEST_PROGRAM='$(CURDIR)/tests/aarch64/run' \
+		$(CARGO) nextest run --release -E '$(AARCH64_TESTS)'
+
 .PHONY: test-k8s
 test-k8s: setup ## The journey of tests/it/install_k3s.rs on this machine's K3s server, as root: KUBECONFIG=/etc/rancher/k3s/k3s.yaml
 	@if [ ! -r '$(KUBECONFIG)' ]; then echo 'test-k8s: run this as root on a K3s server without Cairn, with KUBECONFIG=/etc/rancher/k3s/k3s.yaml' >&2; exit 1; fi
@@ -170,22 +178,37 @@ bench-agent: setup-bench ## Measure what an agent reads until it has the answer,
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-# Other targets need the target's standard library (rustup target add), and a C and C++ compiler for it in CC_<target> and
-# CXX_<target> and as the linker in CARGO_TARGET_<TARGET>_LINKER.
+# aarch64-unknown-linux-gnu is built on an x86_64 machine too, once `make setup-cross` has made the toolchain.
 TARGET ?= $(HOST)
+CROSS ?= $(CURDIR)/$(TARGET_DIR)/cross
+CROSS_TARGET := aarch64-unknown-linux-gnu
 DIST ?= dist
 DIST_NAME = cairn-$(VERSION)-$(firstword $(subst -, ,$(TARGET)))-linux
 # Paths of the machine that builds are no part of what is built: of Rust's messages, and of the C libraries' assertions.
 REMAP = --config 'target."cfg(target_env = \"gnu\")".rustflags=["--remap-path-prefix=$(CURDIR)=cairn","--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo"]'
 # Relocations in glibc's packed form, which a build machine's glibc must be 2.36 for, and functions of equal code only once: 3 MB
-# less. Both are spelled for the linker that Rust brings along, which so far is for x86_64 only.
-ifneq ($(filter x86_64-%-gnu,$(TARGET)),)
+# less. Both are spelled for the linker that Rust brings along.
 REMAP += --config 'target."cfg(target_env = \"gnu\")".rustflags=["-Clink-arg=-Wl,-z,pack-relative-relocs","-Clink-arg=-Wl,--icf=all"]'
+# For x86_64 rustc takes that linker without being asked.
+ifneq ($(filter aarch64-%-gnu,$(TARGET)),)
+REMAP += --config 'target."cfg(target_env = \"gnu\")".rustflags=["-Clink-arg=-fuse-ld=lld","-Clink-arg=-B$(LLD)"]'
+endif
+ifneq ($(TARGET),$(HOST))
+export CC_aarch64_unknown_linux_gnu := $(CROSS)/bin/aarch64-linux-gnu-gcc
+export CXX_aarch64_unknown_linux_gnu := $(CROSS)/bin/aarch64-linux-gnu-g++
+export AR_aarch64_unknown_linux_gnu := $(CROSS)/bin/aarch64-linux-gnu-ar
+endif
+# A compiler with the target's standard library, where the machine's own has it not.
+ifneq ($(and $(filter-out $(HOST),$(TARGET)),$(wildcard $(CROSS)/bin/rustc)),)
+export RUSTC := $(CROSS)/bin/rustc
+LLD = $(CROSS)/bin
+else
+LLD = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin/gcc-ld
 endif
 MAP_C = -ffile-prefix-map=$(CURDIR)=cairn -ffile-prefix-map=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
 .PHONY: dist
-dist: setup-build setup-dist ## Make the release in dist/: the static binary, digests, an SBOM, completions, man pages
+dist: setup-build setup-dist $(if $(filter-out $(HOST),$(TARGET)),setup-cross) ## Make the release in dist/: the static binary, digests, an SBOM, completions, man pages
 	@mkdir -p $(DIST)
 	$(MAKE) dist-binary
 	install -m 755 $(TARGET_DIR)/$(TARGET)/dist/cairn $(DIST)/$(DIST_NAME)
@@ -214,7 +237,7 @@ reproducible: setup-build ## Build the release twice, in two places, and compare
 	for place in one two; do
 		git clone --quiet . $(TARGET_DIR)/reproducible/$$place
 		git -C $(TARGET_DIR)/reproducible/$$place checkout --quiet --detach "$$commit"
-		$(MAKE) -C $(TARGET_DIR)/reproducible/$$place dist-binary
+		$(MAKE) -C $(TARGET_DIR)/reproducible/$$place dist-binary TARGET='$(TARGET)' CROSS='$(CROSS)'
 	done
 	cmp $(TARGET_DIR)/reproducible/{one,two}/$(TARGET_DIR)/$(TARGET)/dist/cairn
 	echo "both builds are the same: $$(sha256sum <$(TARGET_DIR)/reproducible/one/$(TARGET_DIR)/$(TARGET)/dist/cairn | cut -d' ' -f1)"
@@ -394,6 +417,19 @@ $(NPM)/%/installed: tests/clients/%/package.json
 		exit 1
 	fi
 	touch $@
+
+# The toolchain for the other target. rustup has the standard library; where it cannot be reached, Debian's next release has a compiler
+# with it. The GPU helper is linked by the machine's own cross compiler.
+.PHONY: setup-cross
+setup-cross: setup-build ## Make the toolchain that builds for aarch64 on an x86_64 machine
+	@# qemu-user runs what is built.
+	$(call packages,aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu patchelf:patchelf qemu-aarch64-static:qemu-user-static)
+	rust=
+	if ! rustup target list --installed 2>/dev/null | grep '^$(CROSS_TARGET)$$' >/dev/null && ! rustup target add $(CROSS_TARGET) 2>/dev/null; then
+		echo "setup: rustup cannot add $(CROSS_TARGET); Debian's testing suite has a compiler for it"
+		rust=rust
+	fi
+	.cargo/cross-toolchain '$(CROSS)' $$rust
 
 .PHONY: setup-deny
 setup-deny:

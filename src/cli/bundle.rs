@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::{Common, Failure, output};
 use crate::base::{ByteSize, Clock as _, SystemClock, small_file};
 use crate::config::{Config, ConfigError, Overrides};
-use crate::deploy::OWN_EXECUTABLE;
 use crate::deploy::bundle::{self, Contents, EXTENSION, KeyPair, LockedKey, Plan, PublicKey, SecretKey};
+use crate::deploy::{Architecture, OWN_EXECUTABLE};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -47,7 +47,8 @@ key to the machines separately from the bundles.")]
 Examples:
   cairn bundle create -o /media/stick/ --key site.key
   cairn bundle create -o site.bundle --key site.key --config node.toml --documents manual/ --documents faq/
-  cairn bundle create -o site.bundle --key site.key --image nats.tar.gz --executable ./cairn-aarch64")]
+  cairn bundle create -o site.bundle --key site.key --image nats.tar.gz
+  cairn bundle create -o site.bundle --key site.key --with-platform cairn-0.1.0-aarch64-linux")]
     Create(CreateArguments),
     /// Check the signature and every byte
     #[command(after_help = "\
@@ -92,6 +93,9 @@ struct CreateArguments {
     /// A static cairn for Linux [default: this program]
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
+    /// The static cairn of the same release for another processor: the bundle then installs on both
+    #[arg(long, value_name = "FILE")]
+    with_platform: Vec<PathBuf>,
     /// Folder of a model besides the built-in one
     #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
@@ -159,7 +163,7 @@ fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     let executable = arguments.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
     let name = || Ok(format!("cairn-{}.{EXTENSION}", env!("CARGO_PKG_VERSION")));
     let file = output::file_at(&arguments.output, name)?;
-    let mut plan = Plan::new(executable)?;
+    let mut plan = Plan::new(executable, &arguments.with_platform)?;
     if let Some(file) = &arguments.configuration {
         // A mistake is found here, where it can be fixed, and not on a distant machine.
         Config::load(Some(file), [], &Overrides::default()).map_err(|error: ConfigError| Failure::usage(error))?;
@@ -205,7 +209,7 @@ fn verify(common: &Common, file: &Path, key: &str) -> Result<(), Failure> {
         "{}: good. cairn {} for {}, made {}, {members}, signed by {}",
         file.display(),
         contents.cairn,
-        contents.architecture,
+        architectures(contents),
         contents.created,
         key.id()
     ))
@@ -245,11 +249,17 @@ fn description(contents: &Contents) -> Value {
     json!({
         "format": contents.format,
         "cairn": contents.cairn,
-        "architecture": contents.architecture,
+        "architectures": contents.architectures(),
         "created": contents.created.to_string(),
         "bytes": contents.bytes(),
         "members": members.collect::<Vec<Value>>(),
     })
+}
+
+/// In words: `x86_64 and aarch64`.
+pub(super) fn architectures(contents: &Contents) -> String {
+    let names: Vec<_> = contents.architectures().iter().map(Architecture::to_string).collect();
+    names.join(" and ")
 }
 
 fn secret_key(path: &Path, password_file: Option<&Path>) -> Result<SecretKey, Failure> {

@@ -13,7 +13,7 @@ use super::{Common, Failure, output};
 use crate::base::ByteSize;
 use crate::deploy::oci::gpu::{Collected, Drivers};
 use crate::deploy::oci::{Image, Reference};
-use crate::deploy::{OWN_EXECUTABLE, Tree};
+use crate::deploy::{Architecture, OWN_EXECUTABLE, Tree};
 use crate::index::gpu::helper_program;
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,7 @@ Examples:
   cairn image build -o cairn.tar
   cairn image build -o /var/lib/rancher/k3s/agent/images/
   cairn image build -o - | docker load
+  cairn image build -o . --with-platform cairn-0.1.0-aarch64-linux
   cairn image build -o cairn.tar --name registry.example/edge/cairn:1.0
   cairn image build -o . --gpu                           for any GPU, with this machine's libraries
   cairn image build -o . --gpu --gpu-drivers none        for NVIDIA's, whose toolkit brings the driver
@@ -63,6 +64,9 @@ struct Of {
     /// A static cairn for Linux [default: this program]
     #[arg(long, value_name = "FILE")]
     executable: Option<PathBuf>,
+    /// The static cairn of the same release for another processor: the image is then for both
+    #[arg(long, value_name = "FILE", conflicts_with = "gpu")]
+    with_platform: Vec<PathBuf>,
     /// Name of the image with its host; the tag is this release's version where none is given [default: cairn.local/cairn:VERSION,
     /// with --gpu cairn.local/cairn:VERSION-gpu]
     #[arg(long)]
@@ -95,7 +99,10 @@ impl Of {
         let executable = self.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
         let name = |own: fn() -> Reference| self.name.clone().unwrap_or_else(own);
         if !self.gpu {
-            return Ok(Built { image: Image::named(executable, name(Reference::this_release))?, gpu: None });
+            return Ok(Built {
+                image: Image::named(executable, &self.with_platform, name(Reference::this_release))?,
+                gpu: None,
+            });
         }
         let drivers = match &self.gpu_drivers[..] {
             [all] if all == "all" => Drivers::All,
@@ -161,10 +168,14 @@ fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Pat
         ("name", image.reference().to_string()),
         ("pinned", image.pinned()),
         ("digest", image.digest()),
-        ("architecture", image.architecture().oci().to_owned()),
+        ("architecture", image.architectures().map(Architecture::oci).collect::<Vec<_>>().join(", ")),
         ("size", format!("{} ({} bytes)", ByteSize(image.bytes()), image.bytes())),
     ];
-    rows.extend(image.layers().map(|layer| ("layer", format!("sha256:{} ({} bytes)", layer.digest, layer.bytes))));
+    let is_for_several = image.architectures().nth(1).is_some();
+    rows.extend(image.layers().map(|(architecture, layer)| {
+        let of = if is_for_several { format!(", {}", architecture.oci()) } else { String::new() };
+        ("layer", format!("sha256:{} ({} bytes{of})", layer.digest, layer.bytes))
+    }));
     if let Some(gpu) = gpu {
         let drivers = if gpu.drivers.is_empty() { "none".to_owned() } else { gpu.drivers.join(", ") };
         rows.push(("libraries", gpu.count.to_string()));
@@ -176,13 +187,14 @@ fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Pat
 }
 
 fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> Value {
-    let layers =
-        image.layers().map(|layer| json!({"digest": format!("sha256:{}", layer.digest), "bytes": layer.bytes}));
+    let layers = image.layers().map(|(architecture, layer)| {
+        json!({"digest": format!("sha256:{}", layer.digest), "bytes": layer.bytes, "architecture": architecture.oci()})
+    });
     let mut description = json!({
         "name": image.reference().to_string(),
         "pinned": image.pinned(),
         "digest": image.digest(),
-        "architecture": image.architecture().oci(),
+        "architectures": image.architectures().map(Architecture::oci).collect::<Vec<_>>(),
         "os": "linux",
         "bytes": image.bytes(),
         "layers": layers.collect::<Vec<_>>(),

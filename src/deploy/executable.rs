@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,12 @@ use crate::base::Fault;
 /// The program that runs, also once its file was replaced or removed.
 pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
+/// What every cairn has in its file, so that the release of one for another processor is known without running it. Two control
+/// characters delimit the version.
+const RELEASE_MARK: &str = concat!("\u{1}cairn-release:", env!("CARGO_PKG_VERSION"), "\u{2}");
+
 /// A kind of processor that Cairn is built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
     /// 64-bit Intel and AMD.
@@ -104,6 +108,20 @@ pub enum ExecutableError {
         /// `e_machine` of its header.
         machine: u16,
     },
+    /// There is one for its processor already.
+    #[error("{path} is for {architecture}, as another of the executables is; name the one for the other processor")]
+    Twice {
+        /// Which one.
+        path: PathBuf,
+        /// Its processor.
+        architecture: Architecture,
+    },
+    /// It is of another release, or no cairn at all.
+    #[error("{path} is not cairn {}; name the executable of the same release", env!("CARGO_PKG_VERSION"))]
+    Release {
+        /// Which one.
+        path: PathBuf,
+    },
     /// It needs files that would not be there.
     #[error(
         "{path} is linked dynamically ({what}) and would not start on its own; build a static one: \
@@ -123,7 +141,11 @@ impl ExecutableError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Read { .. } => Fault::Environment,
-            Self::Kind { .. } | Self::Machine { .. } | Self::Dynamic { .. } => Fault::Caller,
+            Self::Kind { .. }
+            | Self::Machine { .. }
+            | Self::Twice { .. }
+            | Self::Release { .. }
+            | Self::Dynamic { .. } => Fault::Caller,
         }
     }
 }
@@ -167,6 +189,46 @@ impl Executable {
         Ok(Self { path: path.to_owned(), bytes: metadata.len(), file, architecture })
     }
 
+    /// Opens an executable and those of the same release for other processors; sorted, so that the order in which they are named makes
+    /// no difference.
+    pub(super) fn open_all(first: &Path, others: &[PathBuf]) -> Result<Vec<Self>, ExecutableError> {
+        let mut all = vec![Self::open(first)?];
+        for path in others {
+            let other = Self::open(path)?;
+            let architecture = other.architecture;
+            if all.iter().any(|one| one.architecture == architecture) {
+                return Err(ExecutableError::Twice { path: path.clone(), architecture });
+            }
+            if !other.is_of_this_release()? {
+                return Err(ExecutableError::Release { path: path.clone() });
+            }
+            all.push(other);
+        }
+        all.sort_by_key(|one| one.architecture);
+        Ok(all)
+    }
+
+    fn is_of_this_release(&self) -> Result<bool, ExecutableError> {
+        let read = |source| ExecutableError::Read { path: self.path.clone(), source };
+        let finder = memchr::memmem::Finder::new(RELEASE_MARK);
+        let mut content = self.content();
+        let mut buffer = vec![0; 1 << 20];
+        // What the last read ended with: the mark may begin there.
+        let mut kept = 0;
+        loop {
+            let count = content.read(&mut buffer[kept..]).map_err(read)?;
+            if count == 0 {
+                return Ok(false);
+            }
+            let filled = kept + count;
+            if finder.find(&buffer[..filled]).is_some() {
+                return Ok(true);
+            }
+            kept = filled.min(RELEASE_MARK.len());
+            buffer.copy_within(filled - kept..filled, 0);
+        }
+    }
+
     /// Its content from the beginning, as long as it was when it was opened.
     pub(super) fn content(&self) -> FileContent<'_> {
         FileContent { file: &self.file, position: 0, end: self.bytes }
@@ -207,6 +269,26 @@ mod tests {
     fn this_test_is_a_static_executable() {
         let executable = Executable::open(Path::new(OWN_EXECUTABLE)).expect("static");
         assert_eq!(Some(executable.architecture), Architecture::of_this_machine());
+    }
+
+    #[test]
+    fn the_release_of_an_executable_is_found_wherever_it_says_it() {
+        let own = Executable::open(Path::new(OWN_EXECUTABLE)).unwrap();
+        assert!(own.is_of_this_release().unwrap());
+        for before in [0, 1, (1 << 20) - 7, (1 << 20) - 1, 1 << 20, 3 << 20] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&vec![b'x'; before]).unwrap();
+            file.write_all(RELEASE_MARK.as_bytes()).unwrap();
+            let bytes = file.as_file().metadata().unwrap().len();
+            let opened = |bytes| Executable {
+                path: file.path().to_owned(),
+                file: file.reopen().unwrap(),
+                bytes,
+                architecture: Architecture::Aarch64,
+            };
+            assert!(opened(bytes).is_of_this_release().unwrap(), "after {before} bytes");
+            assert!(!opened(bytes - 1).is_of_this_release().unwrap(), "cut after {before} bytes");
+        }
     }
 
     proptest! {

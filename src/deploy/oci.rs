@@ -4,30 +4,31 @@
 //! `docker load` all read it. It has one layer, uncompressed, with the executable and what `images/` holds, no shell and no
 //! library; an image for GPUs has a second one with libraries of the machine that builds it ([`gpu`]). The same files give the same bytes on every machine: owners and times are fixed, members are sorted, JSON
 //! has a fixed order. The index names the one manifest twice, by tag and by digest, because Kubernetes finds an image by the
-//! name that it was imported under and no other.
+//! name that it was imported under and no other. With executables for several processors the names are those of a second index, which
+//! has a manifest for each of them.
 //!
 //! [`Image::of`] reads the executable once and knows every digest and size, that of the program itself among them; [`Image::write_to`]
 //! reads it a second time. The
 //! memory in use does not depend on the executable's size.
 
 pub mod gpu;
+mod layer;
 mod reference;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use self::layer::Layer;
 pub use self::reference::{Reference, ReferenceError};
-use super::executable::{Architecture, Executable, ExecutableError, FileContent};
-use super::loader::Library;
+use super::executable::{Architecture, Executable, ExecutableError};
 use super::output::{OutputError, check_space, write_whole};
 use super::release::Program;
-use super::sha256::{Sha256, Sha256Hasher};
+use super::sha256::Sha256;
 use super::shape::{ENVIRONMENT, PORTS, STOP_SIGNAL, USER};
 use super::tarball::{self, Entry, header, padded, padding};
-use crate::base::{Digest, Fault};
+use crate::base::Fault;
 
 /// Repository of the image that Cairn names on its own. The dot in its first part keeps others from looking for it in a
 /// public registry.
@@ -43,9 +44,6 @@ pub const LABELS: &[(&str, &str)] = &[
     ("org.opencontainers.image.title", env!("CARGO_PKG_NAME")),
     ("org.opencontainers.image.version", env!("CARGO_PKG_VERSION")),
 ];
-
-const PASSWD: &[u8] = include_bytes!("../../images/passwd");
-const GROUP: &[u8] = include_bytes!("../../images/group");
 
 /// The time of everything in the image: a true one would differ from build to build.
 const CREATED: &str = "1970-01-01T00:00:00Z";
@@ -91,133 +89,6 @@ impl ImageError {
     }
 }
 
-/// What is in a layer, under one path.
-#[derive(Debug)]
-struct Member {
-    path: String,
-    mode: u32,
-    owner: u32,
-    content: MemberContent,
-}
-
-#[derive(Debug)]
-enum MemberContent {
-    /// A file of this machine, as long as it was when it was opened.
-    File {
-        path: PathBuf,
-        file: File,
-        bytes: u64,
-    },
-    Bytes(Vec<u8>),
-    Nothing,
-}
-
-impl Member {
-    fn library(path: String, Library { path: from, file, bytes, .. }: Library) -> Self {
-        Self { path, mode: 0o755, owner: 0, content: MemberContent::File { path: from, file, bytes } }
-    }
-
-    fn bytes(path: String, bytes: Vec<u8>) -> Self {
-        Self { path, mode: 0o644, owner: 0, content: MemberContent::Bytes(bytes) }
-    }
-
-    fn folder(path: String) -> Self {
-        Self { path, mode: 0o755, owner: 0, content: MemberContent::Nothing }
-    }
-
-    fn len(&self) -> u64 {
-        match &self.content {
-            MemberContent::File { bytes, .. } => *bytes,
-            MemberContent::Bytes(bytes) => bytes.len() as u64,
-            MemberContent::Nothing => 0,
-        }
-    }
-}
-
-/// Members of an archive that is a layer of the image, sorted, with its digest.
-#[derive(Debug)]
-struct Layer {
-    members: Vec<Member>,
-    blob: Blob,
-}
-
-impl Layer {
-    /// Reads every member once.
-    fn of(members: Vec<Member>) -> Result<Self, ImageError> {
-        Self::with_files(members, &mut io::sink())
-    }
-
-    /// The same; what is in its files goes to `files` too.
-    fn with_files(members: Vec<Member>, files: &mut impl Write) -> Result<Self, ImageError> {
-        let mut layer = Self { members, blob: Blob::of(b"") };
-        let mut hasher = Sha256Hasher::new();
-        let bytes = layer.write_unchecked(&mut hasher, files)?;
-        layer.blob = Blob { digest: hasher.finish(), bytes };
-        Ok(layer)
-    }
-
-    /// The layer of every image, and the program in it.
-    fn of_program(executable: Executable) -> Result<(Self, Program), ImageError> {
-        let Executable { path, file, bytes, .. } = executable;
-        let folder = |path: &str| Member::folder(path.to_owned());
-        let mut hasher = blake3::Hasher::new();
-        let mut program = Program { path: path.clone(), bytes, digest: Digest([0; 32]) };
-        let members = vec![
-            Member {
-                path: "cairn".to_owned(),
-                mode: 0o755,
-                owner: 0,
-                content: MemberContent::File { path, file, bytes },
-            },
-            folder("etc/"),
-            Member::bytes("etc/group".to_owned(), GROUP.to_vec()),
-            Member::bytes("etc/passwd".to_owned(), PASSWD.to_vec()),
-            Member { mode: 0o1777, ..folder("tmp/") },
-            folder("var/"),
-            folder("var/lib/"),
-            Member { mode: 0o700, owner: USER, ..folder("var/lib/cairn/") },
-        ];
-        let layer = Self::with_files(members, &mut hasher)?;
-        program.digest = Digest(*hasher.finalize().as_bytes());
-        Ok((layer, program))
-    }
-
-    /// Writes it, and fails when it is not what was read before.
-    fn write(&self, to: &mut impl Write) -> Result<(), ImageError> {
-        let mut hasher = Sha256Hasher::new();
-        self.write_unchecked(&mut Both(&mut hasher, to), &mut io::sink())?;
-        if hasher.finish() == self.blob.digest {
-            return Ok(());
-        }
-        let files = self.members.iter().filter_map(|member| match &member.content {
-            MemberContent::File { path, .. } => Some(path.display().to_string()),
-            MemberContent::Bytes(_) | MemberContent::Nothing => None,
-        });
-        // Of several it is not known which.
-        Err(ImageError::Changed { what: files.reduce(|_, _| "a library for GPUs".to_owned()).unwrap_or_default() })
-    }
-
-    /// Writes it, and what is in its files to `files`; returns its length.
-    fn write_unchecked(&self, to: &mut impl Write, files: &mut impl Write) -> Result<u64, ImageError> {
-        let mut written = 0;
-        for member in &self.members {
-            let entry =
-                Entry { path: &member.path, mode: member.mode, owner: u64::from(member.owner), bytes: member.len() };
-            let header = header(entry).map_err(ImageError::Write)?;
-            to.write_all(&header).map_err(ImageError::Write)?;
-            match &member.content {
-                MemberContent::File { path, file, bytes } => copy(path, file, *bytes, &mut Both(to, files))?,
-                MemberContent::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
-                MemberContent::Nothing => {}
-            }
-            write_zeros(to, padding(member.len())).map_err(ImageError::Write)?;
-            written += header.len() as u64 + padded(member.len());
-        }
-        to.write_all(&tarball::END).map_err(ImageError::Write)?;
-        Ok(written + tarball::END.len() as u64)
-    }
-}
-
 /// A blob of the image: its digest and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blob {
@@ -244,20 +115,30 @@ impl Blob {
 /// An image that can be written: everything about it is known, and only the bytes of its files are not in memory.
 #[derive(Debug)]
 pub struct Image {
-    architecture: Architecture,
     reference: Reference,
-    program: Program,
-    layers: Vec<Layer>,
-    manifest: Blob,
+    /// Sorted by processor.
+    platforms: Vec<PlatformImage>,
+    /// What the name stands for: the manifest of the one platform, or the index of several.
+    target: Blob,
     /// Members of the archive, sorted by path.
     members: Vec<(String, Content)>,
+}
+
+/// The image for one kind of processor.
+#[derive(Debug)]
+struct PlatformImage {
+    architecture: Architecture,
+    program: Program,
+    layers: Vec<Layer>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Content {
     Bytes(Vec<u8>),
-    /// Which one, and its length.
-    Layer(usize, u64),
+    /// Which platform, which of its layers, and its length.
+    Layer(usize, usize, u64),
     Nothing,
 }
 
@@ -265,9 +146,38 @@ impl Content {
     fn bytes(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Layer(_, bytes) => *bytes,
+            Self::Layer(_, _, bytes) => *bytes,
             Self::Nothing => 0,
         }
+    }
+}
+
+impl PlatformImage {
+    /// The image of an executable; with a second layer for GPUs where one was collected.
+    fn of(executable: Executable, gpu: Option<gpu::Collected>) -> Result<Self, ImageError> {
+        let architecture = executable.architecture;
+        let mut environment: Vec<_> = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let (layer, program) = Layer::of_program(executable)?;
+        let mut layers = vec![layer];
+        if let Some(gpu) = gpu {
+            environment.extend(gpu::environment(architecture));
+            layers.push(gpu.layer(architecture)?);
+        }
+        let config = config(architecture, &layers, &environment).to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": TYPE_MANIFEST,
+            "config": Blob::of(&config).descriptor(TYPE_CONFIG),
+            "layers": layers.iter().map(|layer| layer.blob.descriptor(TYPE_LAYER)).collect::<Vec<_>>(),
+        });
+        Ok(Self { architecture, program, layers, config, manifest: manifest.to_string().into_bytes() })
+    }
+
+    /// Its manifest with the platform.
+    fn descriptor(&self) -> Value {
+        let mut descriptor = Blob::of(&self.manifest).descriptor(TYPE_MANIFEST);
+        descriptor["platform"] = json!({"architecture": self.architecture.oci(), "os": "linux"});
+        descriptor
     }
 }
 
@@ -277,19 +187,18 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn of(executable: &Path) -> Result<Self, ImageError> {
-        Self::named(executable, Reference::this_release())
+        Self::named(executable, &[], Reference::this_release())
     }
 
-    /// The image of an executable under another name.
+    /// The image of an executable, and of those of the same release for other processors, under another name. Whichever is named
+    /// first, the bytes are the same.
     ///
     /// # Errors
     /// See [`ImageError`].
-    pub fn named(executable: &Path, reference: Reference) -> Result<Self, ImageError> {
-        let executable = Executable::open(executable)?;
-        let architecture = executable.architecture;
-        let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let (layer, program) = Layer::of_program(executable)?;
-        Ok(Self::assemble(architecture, reference, program, vec![layer], environment))
+    pub fn named(executable: &Path, others: &[PathBuf], reference: Reference) -> Result<Self, ImageError> {
+        let executables = Executable::open_all(executable, others)?;
+        let platforms = executables.into_iter().map(|executable| PlatformImage::of(executable, None));
+        Ok(Self::assemble(reference, platforms.collect::<Result<_, _>>()?))
     }
 
     /// The image of an executable with a second layer, for GPUs.
@@ -298,57 +207,42 @@ impl Image {
     /// See [`ImageError`].
     pub fn with_gpu(executable: &Path, reference: Reference, layer: gpu::Collected) -> Result<Self, ImageError> {
         let executable = Executable::open(executable)?;
-        let architecture = executable.architecture;
-        let environment = ENVIRONMENT.iter().map(|(name, value)| (*name, (*value).to_owned()));
-        let environment = environment.chain(gpu::environment(architecture)).collect();
-        let (of_program, program) = Layer::of_program(executable)?;
-        let layers = vec![of_program, layer.layer(architecture)?];
-        Ok(Self::assemble(architecture, reference, program, layers, environment))
+        Ok(Self::assemble(reference, vec![PlatformImage::of(executable, Some(layer))?]))
     }
 
-    fn assemble(
-        architecture: Architecture,
-        reference: Reference,
-        program: Program,
-        layers: Vec<Layer>,
-        environment: Vec<(&'static str, String)>,
-    ) -> Self {
-        let config = config(architecture, &layers, &environment).to_string().into_bytes();
-        let config_blob = Blob::of(&config);
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": TYPE_MANIFEST,
-            "config": config_blob.descriptor(TYPE_CONFIG),
-            "layers": layers.iter().map(|layer| layer.blob.descriptor(TYPE_LAYER)).collect::<Vec<_>>(),
-        });
-        let manifest = manifest.to_string().into_bytes();
-        let manifest_blob = Blob::of(&manifest);
-        let index = index(&reference, manifest_blob, architecture).to_string().into_bytes();
-        let docker = json!([{
-            "Config": config_blob.path(),
-            "RepoTags": [reference.to_string()],
-            "Layers": layers.iter().map(|layer| layer.blob.path()).collect::<Vec<_>>(),
-        }]);
-
+    fn assemble(reference: Reference, platforms: Vec<PlatformImage>) -> Self {
         let mut members = vec![
             ("blobs/".to_owned(), Content::Nothing),
             ("blobs/sha256/".to_owned(), Content::Nothing),
-            (config_blob.path(), Content::Bytes(config)),
-            (manifest_blob.path(), Content::Bytes(manifest)),
-            ("index.json".to_owned(), Content::Bytes(index)),
-            ("manifest.json".to_owned(), Content::Bytes(docker.to_string().into_bytes())),
             ("oci-layout".to_owned(), Content::Bytes(json!({"imageLayoutVersion": "1.0.0"}).to_string().into_bytes())),
         ];
-        let blobs = layers.iter().enumerate();
-        members.extend(blobs.map(|(at, layer)| (layer.blob.path(), Content::Layer(at, layer.blob.bytes))));
+        for (at, platform) in platforms.iter().enumerate() {
+            for bytes in [&platform.config, &platform.manifest] {
+                members.push((Blob::of(bytes).path(), Content::Bytes(bytes.clone())));
+            }
+            let layers = platform.layers.iter().enumerate();
+            members.extend(layers.map(|(layer, one)| (one.blob.path(), Content::Layer(at, layer, one.blob.bytes))));
+        }
+        let (target, descriptor) = match &platforms[..] {
+            [one] => (Blob::of(&one.manifest), one.descriptor()),
+            several => {
+                let list = index(several.iter().map(PlatformImage::descriptor).collect()).to_string().into_bytes();
+                let blob = Blob::of(&list);
+                members.push((blob.path(), Content::Bytes(list)));
+                (blob, blob.descriptor(TYPE_INDEX))
+            }
+        };
+        let names = index(named(&reference, target, &descriptor)).to_string().into_bytes();
+        members.push(("index.json".to_owned(), Content::Bytes(names)));
+        members.push(("manifest.json".to_owned(), Content::Bytes(docker(&reference, &platforms[0]))));
         members.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Self { architecture, reference, program, layers, manifest: manifest_blob, members }
+        Self { reference, platforms, target, members }
     }
 
-    /// The program in it.
+    /// The program in it; of several, that of the first platform.
     #[must_use]
     pub fn program(&self) -> &Program {
-        &self.program
+        &self.platforms[0].program
     }
 
     /// The name with its tag.
@@ -360,24 +254,25 @@ impl Image {
     /// The name with the digest: what a manifest for Kubernetes says, so that it gets these bytes and no others.
     #[must_use]
     pub fn pinned(&self) -> String {
-        self.reference.pinned(self.manifest.digest)
+        self.reference.pinned(self.target.digest)
     }
 
-    /// Digest of the image's manifest, which covers everything in it: `sha256:…`.
+    /// Digest of the image's manifest, or of the index of several platforms, which covers everything in it: `sha256:…`.
     #[must_use]
     pub fn digest(&self) -> String {
-        format!("sha256:{}", self.manifest.digest)
+        format!("sha256:{}", self.target.digest)
     }
 
-    /// Its layers, which are not compressed: the program's, and one for GPUs where it has that.
-    pub fn layers(&self) -> impl Iterator<Item = Blob> {
-        self.layers.iter().map(|layer| layer.blob)
+    /// Its layers by platform, which are not compressed: the program's, and one for GPUs where it has that.
+    pub fn layers(&self) -> impl Iterator<Item = (Architecture, Blob)> {
+        let of =
+            |one: &PlatformImage| (one.architecture, one.layers.iter().map(|layer| layer.blob).collect::<Vec<_>>());
+        self.platforms.iter().map(of).flat_map(|(of, blobs)| blobs.into_iter().map(move |blob| (of, blob)))
     }
 
-    /// What the executable runs on.
-    #[must_use]
-    pub fn architecture(&self) -> Architecture {
-        self.architecture
+    /// What the executables run on, in ascending order.
+    pub fn architectures(&self) -> impl Iterator<Item = Architecture> {
+        self.platforms.iter().map(|platform| platform.architecture)
     }
 
     /// Length of the archive.
@@ -400,7 +295,7 @@ impl Image {
             to.write_all(&header).map_err(ImageError::Write)?;
             match content {
                 Content::Bytes(bytes) => to.write_all(bytes).map_err(ImageError::Write)?,
-                Content::Layer(at, _) => self.layers[*at].write(&mut to)?,
+                Content::Layer(at, layer, _) => self.platforms[*at].layers[*layer].write(&mut to)?,
                 Content::Nothing => {}
             }
             write_zeros(&mut to, padding(content.bytes())).map_err(ImageError::Write)?;
@@ -428,22 +323,6 @@ impl Image {
 fn outer<'a>(path: &'a str, content: &Content) -> Entry<'a> {
     let mode = if path.ends_with('/') { 0o755 } else { 0o644 };
     Entry { path, mode, owner: 0, bytes: content.bytes() }
-}
-
-fn copy(path: &Path, file: &File, bytes: u64, to: &mut impl Write) -> Result<(), ImageError> {
-    let mut content = FileContent { file, position: 0, end: bytes };
-    let mut left = bytes;
-    let mut buffer = vec![0; 1 << 18];
-    while left > 0 {
-        let count =
-            content.read(&mut buffer).map_err(|source| ExecutableError::Read { path: path.to_owned(), source })?;
-        if count == 0 {
-            return Err(ImageError::Changed { what: path.display().to_string() });
-        }
-        to.write_all(&buffer[..count]).map_err(ImageError::Write)?;
-        left -= count as u64;
-    }
-    Ok(())
 }
 
 fn write_zeros(to: &mut impl Write, count: usize) -> io::Result<()> {
@@ -477,42 +356,32 @@ fn config(architecture: Architecture, layers: &[Layer], environment: &[(&'static
     })
 }
 
-/// The manifest under both names. containerd takes the name from the first annotation, others from the second.
-fn index(reference: &Reference, manifest: Blob, architecture: Architecture) -> Value {
-    let descriptor = |name: String, short: String| {
-        let mut descriptor = manifest.descriptor(TYPE_MANIFEST);
-        descriptor["platform"] = json!({"architecture": architecture.oci(), "os": "linux"});
+fn index(manifests: Vec<Value>) -> Value {
+    json!({"schemaVersion": 2, "mediaType": TYPE_INDEX, "manifests": manifests})
+}
+
+/// What the image's name stands for, under both names. containerd takes the name from the first annotation, others from the second.
+fn named(reference: &Reference, target: Blob, descriptor: &Value) -> Vec<Value> {
+    let under = |name: String, short: String| {
+        let mut descriptor = descriptor.clone();
         descriptor["annotations"] = json!({
             "io.containerd.image.name": name,
             "org.opencontainers.image.ref.name": short,
         });
         descriptor
     };
-    let pinned = reference.pinned(manifest.digest);
-    json!({
-        "schemaVersion": 2,
-        "mediaType": TYPE_INDEX,
-        "manifests": [
-            descriptor(reference.to_string(), reference.tag().to_owned()),
-            descriptor(pinned.clone(), pinned),
-        ],
-    })
+    let pinned = reference.pinned(target.digest);
+    vec![under(reference.to_string(), reference.tag().to_owned()), under(pinned.clone(), pinned)]
 }
 
-/// Writes to two places.
-struct Both<'a, A, B>(&'a mut A, &'a mut B);
-
-impl<A: Write, B: Write> Write for Both<'_, A, B> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(bytes)?;
-        self.1.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()?;
-        self.1.flush()
-    }
+/// The list that `docker load` reads, which knows one platform for a name.
+fn docker(reference: &Reference, platform: &PlatformImage) -> Vec<u8> {
+    let list = json!([{
+        "Config": Blob::of(&platform.config).path(),
+        "RepoTags": [reference.to_string()],
+        "Layers": platform.layers.iter().map(|layer| layer.blob.path()).collect::<Vec<_>>(),
+    }]);
+    list.to_string().into_bytes()
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use cairn::base::UnixMillis;
 use cairn::deploy::OWN_EXECUTABLE;
 use cairn::deploy::bundle::{self, KeyPair, LockedKey, MemberRole, Plan, PublicKey, SecretKey};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::foreign_executable::{AARCH64, foreign_executable};
 use crate::image::SmallDisk;
 use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, stdout, texts};
 use crate::tiny_executable::tiny_executable;
@@ -138,6 +139,41 @@ fn what_is_packed_comes_out_again() {
     assert!(fs::read(&program[0]).expect("written") == fs::read(CAIRN).expect("readable"), "another program came out");
     let version = Command::new(&program[0]).arg("--version").output().expect("it runs");
     assert_eq!(stdout(&version), format!("cairn {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_bundle_for_both_processors_installs_on_each() {
+    let fixture = BundleFixture::new();
+    let other = foreign_executable(fixture.folder.path(), AARCH64);
+    let other = other.to_string_lossy();
+    let create = |arguments: &[&str]| {
+        json_of(&fixture.bundle(&[&["create", "-o", "site.bundle", "--key", "site.key"], arguments].concat()))
+    };
+    let written = create(&["--with-platform", &other]);
+    assert_eq!((&written["format"], &written["architectures"]), (&json!(2), &json!(["x86_64", "aarch64"])));
+    let paths = texts(&written["members"], "path");
+    assert_eq!(paths, ["executable/aarch64/cairn", "executable/x86_64/cairn"]);
+    let verified = stdout(
+        &cairn()
+            .current_dir(fixture.folder.path())
+            .args(["bundle", "verify", "site.bundle", "--public-key", "site.pub"])
+            .output()
+            .expect("it runs"),
+    );
+    assert_says(&verified, &["for x86_64 and aarch64"]);
+    let install = |root: &str| {
+        let arguments = ["install", "--yes", "--root", root, "--bundle", "site.bundle", "--public-key", "site.pub"];
+        cairn().current_dir(fixture.folder.path()).args(arguments).output().expect("it runs")
+    };
+    let installed = install("image");
+    assert!(installed.status.success(), "{}", stderr(&installed));
+    let program = fixture.read("image/usr/local/lib/cairn/current/cairn");
+    assert!(program == fs::read(CAIRN).expect("readable"), "the program of this processor is taken");
+
+    create(&["--executable", &other]);
+    let refused = install("other");
+    assert_eq!(refused.status.code(), Some(1));
+    assert_says(&stderr(&refused), &["is for aarch64", "this machine is x86_64", "use the bundle for x86_64"]);
 }
 
 #[test]
@@ -305,7 +341,7 @@ fn small(folder: &Path) -> (PathBuf, SecretKey) {
     fs::create_dir_all(&deep).expect("made");
     fs::write(deep.join("page.md"), "a path that needs a header of its own").expect("written");
     fs::write(folder.join("manual/empty.md"), "").expect("written");
-    let mut plan = Plan::new(&folder.join("cairn")).expect("static");
+    let mut plan = Plan::new(&folder.join("cairn"), &[]).expect("static");
     plan.add_documents(&folder.join("manual")).expect("packed");
     let file = folder.join("small.bundle");
     plan.write(&file, &key, UnixMillis(1_785_230_000_000)).expect("written");
@@ -363,10 +399,10 @@ fn another_format_is_refused_by_its_number() {
     let whole = fs::read(&file).expect("readable");
     let at = whole.windows(11).position(|part| part == b"\"format\": 1").expect("in it");
     let mut altered = whole;
-    altered[at + 10] = b'2';
+    altered[at + 10] = b'7';
     fs::write(&file, &altered).expect("written");
     let error = bundle::list_unverified(&file).expect_err("unknown").to_string();
-    assert_says(&error, &["format is 2", "reads 1"]);
+    assert_says(&error, &["format is 7", "reads 1 to 2"]);
 }
 
 proptest! {
@@ -394,5 +430,5 @@ proptest! {
 
 #[test]
 fn the_running_program_can_be_packed_while_it_runs() {
-    assert!(Plan::new(Path::new(OWN_EXECUTABLE)).is_ok());
+    assert!(Plan::new(Path::new(OWN_EXECUTABLE), &[]).is_ok());
 }

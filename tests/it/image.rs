@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::containerd::{Container, Containerd};
+use crate::foreign_executable::{AARCH64, foreign_executable};
 use crate::left_out::left_out;
-use crate::node::{CAIRN, assert_says, cairn, hits, json_of, list, stderr};
+use crate::node::{CAIRN, assert_says, cairn, hits, json_of, list, stderr, stdout};
 use crate::tls::wait_until;
 
 const NAME: &str = concat!("cairn.local/cairn:", env!("CARGO_PKG_VERSION"));
@@ -203,17 +204,87 @@ fn files_that_would_not_start_are_refused() {
     assert_says(&refusal(folder.path()), &["not a file"]);
     assert_says(&refusal(&folder.path().join("missing")), &["cannot read", "missing"]);
 
-    let patched = |machine: u16| {
-        let mut bytes = fs::read(CAIRN).expect("readable");
-        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
-        let path = folder.path().join("patched");
-        fs::write(&path, bytes).expect("written");
-        path
-    };
     // RISC-V.
-    assert_says(&refusal(&patched(243)), &["another processor", "243", "x86_64", "aarch64"]);
-    let told = json_of(&image(&["inspect", "--executable", &patched(183).to_string_lossy()]));
-    assert_eq!(told["architecture"], "arm64");
+    assert_says(&refusal(&foreign_executable(folder.path(), 243)), &["another processor", "243", "x86_64", "aarch64"]);
+    let other = foreign_executable(folder.path(), AARCH64);
+    let described = json_of(&image(&["inspect", "--executable", &other.to_string_lossy()]));
+    assert_eq!(described["architectures"], json!(["arm64"]));
+}
+
+/// The image of this program and of the one for the other processor.
+fn build_for_both(folder: &Path) -> (PathBuf, Value) {
+    let (file, other) = (folder.join("both.tar"), foreign_executable(folder, AARCH64));
+    let answer = image(&["build", "-o", &file.to_string_lossy(), "--with-platform", &other.to_string_lossy()]);
+    (file, json_of(&answer))
+}
+
+#[test]
+fn an_image_for_both_processors_has_each_as_its_own_image_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, both) = build_for_both(folder.path());
+    let other = foreign_executable(folder.path(), AARCH64);
+    let archive = fs::read(&file).expect("readable");
+    assert_eq!(both["bytes"], archive.len());
+    assert_eq!(both["architectures"], json!(["amd64", "arm64"]));
+
+    // The names are those of an index, and that lists the two images as they are built alone.
+    let index = parsed(&archive, "index.json");
+    assert!(list(&index["manifests"]).iter().all(|one| one["digest"] == both["digest"]), "{index}");
+    let platforms = parsed(&archive, &blob(&both["digest"]));
+    let listed: Vec<_> = list(&platforms["manifests"])
+        .iter()
+        .map(|one| (one["platform"]["architecture"].clone(), one["digest"].clone()))
+        .collect();
+    let alone = |executable: &Path| json_of(&image(&["inspect", "--executable", &executable.to_string_lossy()]));
+    let (own, foreign) = (alone(Path::new(CAIRN)), alone(&other));
+    assert_eq!(listed, [(json!("amd64"), own["digest"].clone()), (json!("arm64"), foreign["digest"].clone())]);
+    assert_eq!(layers(&both), [layers(&own), layers(&foreign)].concat());
+
+    // From the other's side, the bytes are the same.
+    let own = folder.path().join("own");
+    fs::copy(CAIRN, &own).expect("copied");
+    let [own, other] = [&own, &other].map(|path| path.to_string_lossy().into_owned());
+    let again = image(&["build", "-o", "-", "--executable", &other, "--with-platform", &own]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert!(archive == again.stdout, "the order in which they are named makes a difference");
+    let shown = stdout(&cairn().args(["image", "inspect", "--with-platform", &other]).output().expect("it runs"));
+    assert_says(&shown, &["amd64, arm64", "bytes, amd64)", "bytes, arm64)"]);
+}
+
+#[test]
+fn skopeo_finds_each_platform_of_an_image_for_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, _) = build_for_both(folder.path());
+    let archive = format!("oci-archive:{}:{}", file.display(), env!("CARGO_PKG_VERSION"));
+    for architecture in ["amd64", "arm64"] {
+        let text = run("skopeo", &["inspect", "--override-arch", architecture, &archive]);
+        let found: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(found["Architecture"], architecture);
+    }
+    let copies = format!("dir:{}", folder.path().join("copies").display());
+    run("skopeo", &["copy", "--quiet", "--all", &archive, &copies]);
+}
+
+#[test]
+fn what_makes_no_image_for_both_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = foreign_executable(folder.path(), AARCH64);
+    let file = folder.path().join("both.tar");
+    let refusal = |other: &Path, more: &[&str]| {
+        let arguments = ["build", "-o", &file.to_string_lossy(), "--with-platform", &other.to_string_lossy()];
+        let output = image(&[&arguments[..], more].concat());
+        assert!(!output.status.success() && !file.exists());
+        stderr(&output)
+    };
+    assert_says(&refusal(Path::new(CAIRN), &[]), &["is for x86_64", "the other processor"]);
+    assert_says(&refusal(&other, &["--gpu"]), &["cannot be used with", "--with-platform"]);
+    let mut bytes = fs::read(&other).expect("readable");
+    let mark = concat!("cairn-release:", env!("CARGO_PKG_VERSION")).as_bytes();
+    while let Some(at) = memchr::memmem::find(&bytes, mark) {
+        bytes[at + mark.len() - 1] ^= 1;
+    }
+    fs::write(&other, bytes).expect("written");
+    assert_says(&refusal(&other, &[]), &["is not cairn", env!("CARGO_PKG_VERSION"), "the same release"]);
 }
 
 #[test]
@@ -313,6 +384,10 @@ fn a_container_answers_keeps_its_data_and_stops_when_asked() {
     }
     assert_says(&log, &["stopped"]);
 
+    // One for both processors takes the name over, and what runs is this processor's.
+    let (both, answer) = build_for_both(containerd.folder());
+    containerd.ctr(&["images", "import", &both.to_string_lossy()]);
+    let pinned = answer["pinned"].as_str().expect("a name");
     let mut second = Container::run(&containerd, pinned, "second", &data);
     let found = second.call("search", json!({"query": "when does the tide turn", "collections": ["harbour"]}));
     assert_eq!(hits(&found), ["tides"]);

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::k3s_own_rules::{OWN, POD_SECURITY};
 use crate::k3s_rules::{KUBE_LINTER, KUBE_SCORE, Objects, Rule, items, quantity, selects, text};
-use crate::node::{TestNode, assert_says, cairn, clean, json_of, run_on, stderr, stdout};
+use crate::node::{TestNode, assert_says, cairn, clean, json_of, list, run_on, stderr, stdout};
 
 /// What is shipped: folder below `k3s/`, and what it is rendered with.
 const SHIPPED: &[(&str, &[&str])] = &[
@@ -701,6 +701,23 @@ fn what_platforms_ask_of_pods_reaches_them() {
 }
 
 #[test]
+fn an_image_for_several_processors_runs_on_nodes_with_each_of_them() {
+    let set = ["--set", "node.arch=amd64,arm64", "--set", "node.prefer=zone=a", "--with", "documents"];
+    let both = objects(&[&set[..], &["--set", "documents.claim=manual"]].concat());
+    let expected = json!([{"matchExpressions": [
+        {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]}
+    ]}]);
+    let job = &both.one("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+    for pod in [both.pod(), job] {
+        let required = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(required["nodeSelectorTerms"], expected);
+        assert_eq!(pod["nodeSelector"], Value::Null, "a label is one of them only");
+    }
+    let preferred = &both.pod()["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(list(preferred).len(), 1);
+}
+
+#[test]
 fn a_gpu_takes_an_image_of_its_own_and_what_its_maker_needs() {
     let nvidia = objects(&["--with", "gpu"]);
     let pod = nvidia.pod();
@@ -804,7 +821,8 @@ fn mistakes_are_named_all_at_once_with_what_was_meant() {
     assert!(stderr(&output).contains("ingress.host") && !stderr(&output).contains("config."), "{}", stderr(&output));
     said(&["--set", "tolerations=edge:Sometimes"], &["tolerations", "NoSchedule"]);
     said(&["--set", "env=CAIRN_LOG_FILTER=debug"], &["env", "config.SECTION.KEY"]);
-    said(&["--set", "node.arch=any"], &["node.arch", "one"]);
+    said(&["--set", "node.arch=any"], &["node.arch", "amd64,arm64"]);
+    said(&["--set", "node.arch=amd64,any"], &["node.arch", "any"]);
     said(&["--with", "documents"], &["documents.git", "documents.claim", "documents.config-map"]);
     said(&["--with", "documents", "--set", "documents.git=https://git.example/a.git"], &["documents.git.image", "git"]);
     said(

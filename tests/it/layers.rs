@@ -163,7 +163,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("chardetng", &["ingest"]),
     ("encoding_rs", &["ingest"]),
     ("mail_parser", &["ingest"]),
-    ("memchr", &["ingest", "retrieval"]),
+    ("memchr", &["deploy", "ingest", "retrieval"]),
     ("url", &["ingest", "fetch"]),
     ("serde_yaml", &["ingest", "deploy"]),
     // `operator`: the same types, for a client.

@@ -3,6 +3,7 @@
 //! Each module is a behaviour. Expected answers come from the documents that a test writes and from the
 //! specifications, never from what the implementation happens to say.
 
+mod aarch64;
 mod add;
 mod add_again;
 mod answers;
@@ -23,6 +24,7 @@ mod faults;
 mod fetch;
 mod fetch_server;
 mod first_run;
+mod foreign_executable;
 mod formats;
 mod gpu;
 mod gpu_searches;

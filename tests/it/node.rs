@@ -1,6 +1,6 @@
 //! A node under test: the real binary on free ports, with a data directory of its own, and the clients that talk to it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,9 +18,14 @@ pub const LEGACY: &str = "2025-11-25";
 /// The binary under test.
 pub const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
 
-/// A command that runs the binary without the caller's own settings.
+/// A command that runs the binary without the caller's own settings; where `CAIRN_TEST_PROGRAM` names another one, that: the program for
+/// another processor with its emulator.
 pub fn cairn() -> Command {
-    clean(Command::new(CAIRN))
+    clean(Command::new(program()))
+}
+
+fn program() -> OsString {
+    std::env::var_os("CAIRN_TEST_PROGRAM").unwrap_or_else(|| CAIRN.into())
 }
 
 /// Takes Cairn's variables out of a command's environment.
@@ -372,7 +377,7 @@ fn spawn(directory: &Path, settings: &Settings) -> (Child, BufReader<ChildStdout
         None => cairn(),
         Some(files) => {
             let mut command = clean(Command::new("sh"));
-            command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), CAIRN]);
+            command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]).arg(program());
             command
         }
     };

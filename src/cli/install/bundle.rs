@@ -37,7 +37,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     // The release that it brings takes the lock of a change itself.
     let _lock = if arguments.dry_run { None } else { lock_bundle(&tree)? };
     let bundle = bundle::open(file, &key)?;
-    refuse_foreign(&bundle)?;
+    let architecture = own_architecture(&bundle)?;
     eprintln!("… verifying every byte of {}", file.display());
     bundle.check()?;
     // A plan needs no more than a place of its own.
@@ -48,7 +48,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
         Unpacked::at(tree.locate(deploy::folder(&tree).join(UNPACKED))?)?
     };
     let folder = &unpacked.0;
-    bundle.extract(MemberRole::Executable, folder)?;
+    bundle.extract_executable(architecture, folder)?;
     let settings = [settings_file(String::new())];
     let first_files = FirstFiles::before(&tree, if arguments.dry_run { &[] } else { &settings })?;
     let installed = || {
@@ -99,17 +99,13 @@ fn store_key(tree: &Tree, key: &PublicKey) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A bundle for another machine's processor, or without a program, installs nothing.
-fn refuse_foreign(bundle: &Verified) -> Result<(), Failure> {
-    let (found, own) = (bundle.contents().architecture, Architecture::of_this_machine());
-    if Some(found) != own {
-        let own = std::env::consts::ARCH;
-        return Err(anyhow!("the bundle is for {found}, and this machine is {own}; use the bundle for {own}").into());
-    }
-    if bundle.contents().of(MemberRole::Executable).next().is_none() {
-        return Err(anyhow!("the bundle has no program").into());
-    }
-    Ok(())
+/// This machine's processor, where the bundle has a program for it.
+fn own_architecture(bundle: &Verified) -> Result<Architecture, Failure> {
+    let own = Architecture::of_this_machine().filter(|own| bundle.contents().executable(*own).is_some());
+    own.ok_or_else(|| {
+        let (found, own) = (crate::cli::bundle::architectures(bundle.contents()), std::env::consts::ARCH);
+        anyhow!("the bundle is for {found}, and this machine is {own}; use the bundle for {own}").into()
+    })
 }
 
 /// A folder that goes with this value.

@@ -9,10 +9,10 @@ use super::super::executable::Architecture;
 use super::super::sha256::Sha256;
 use crate::base::{Digest, UnixMillis};
 
-/// Version of the format that this release writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
-/// The only path of the executable.
-pub(super) const EXECUTABLE: &str = "executable/cairn";
+/// The newest version of the format that this release reads. It writes the oldest that can say what is in the bundle.
+pub const FORMAT: u32 = 2;
+/// The version with one executable.
+const FORMAT_OF_ONE: u32 = 1;
 /// The only path of the settings.
 pub(super) const CONFIGURATION: &str = "configuration/cairn.toml";
 const PATH_BYTES_MAX: usize = 1_024;
@@ -82,8 +82,12 @@ pub struct Contents {
     pub format: u32,
     /// Version of the release that wrote it.
     pub cairn: String,
-    /// What the executable runs on.
-    pub architecture: Architecture,
+    /// In version 1: what the executable runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    architecture: Option<Architecture>,
+    /// In version 2: what the executables run on, in ascending order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    architectures: Vec<Architecture>,
     /// When it was written.
     #[serde(with = "as_text")]
     pub created: UnixMillis,
@@ -121,7 +125,9 @@ impl Member {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentsError {
     /// It is of a version that this release does not know.
-    #[error("its format is {found} and this release reads {FORMAT}; use the release that wrote it, or a newer one")]
+    #[error(
+        "its format is {found} and this release reads 1 to {FORMAT}; use the release that wrote it, or a newer one"
+    )]
     Format {
         /// The version found.
         found: u64,
@@ -137,9 +143,18 @@ pub enum ContentsError {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// There is no program in it.
-    #[error("{EXECUTABLE} is missing")]
-    Executable,
+    /// The processors that it names are not those of its version.
+    #[error("its processors are not listed as format {format} lists them")]
+    Architectures {
+        /// The version.
+        format: u32,
+    },
+    /// A program is not in it.
+    #[error("{path} is missing")]
+    Executable {
+        /// Its path.
+        path: String,
+    },
 }
 
 /// Only the version, which is read before the rest.
@@ -149,6 +164,40 @@ struct Version {
 }
 
 impl Contents {
+    /// A list with executables for these processors, in ascending order, in the oldest version that can name them. Unchecked.
+    pub(super) fn new(
+        architectures: Vec<Architecture>,
+        cairn: String,
+        created: UnixMillis,
+        members: Vec<Member>,
+    ) -> Self {
+        match architectures[..] {
+            [one] => Self {
+                format: FORMAT_OF_ONE,
+                cairn,
+                architecture: Some(one),
+                architectures: Vec::new(),
+                created,
+                members,
+            },
+            _ => Self { format: FORMAT, cairn, architecture: None, architectures, created, members },
+        }
+    }
+
+    /// What its executables run on, in ascending order.
+    #[must_use]
+    pub fn architectures(&self) -> &[Architecture] {
+        self.architecture.as_ref().map_or(&self.architectures, std::slice::from_ref)
+    }
+
+    /// The executable for a processor.
+    #[must_use]
+    pub fn executable(&self, architecture: Architecture) -> Option<&Member> {
+        let all = self.architectures();
+        let path = all.contains(&architecture).then(|| executable_path(all, architecture))?;
+        self.of(MemberRole::Executable).find(|member| member.path == path)
+    }
+
     /// Reads and checks a list.
     ///
     /// # Errors
@@ -156,7 +205,7 @@ impl Contents {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, ContentsError> {
         let json = |error: serde_json::Error| ContentsError::Json(error.to_string());
         let version: Version = serde_json::from_slice(bytes).map_err(json)?;
-        if version.format != u64::from(FORMAT) {
+        if !(u64::from(FORMAT_OF_ONE)..=u64::from(FORMAT)).contains(&version.format) {
             return Err(ContentsError::Format { found: version.format });
         }
         let contents: Self = serde_json::from_slice(bytes).map_err(json)?;
@@ -206,8 +255,37 @@ impl Contents {
         if self.bytes() >= 1 << 62 {
             return Err(member("*", "its sizes are impossibly large"));
         }
-        if self.of(MemberRole::Executable).count() == 1 { Ok(()) } else { Err(ContentsError::Executable) }
+        self.check_executables()
     }
+
+    fn check_executables(&self) -> Result<(), ContentsError> {
+        let is_listed = match (self.format, self.architecture, &self.architectures[..]) {
+            (FORMAT_OF_ONE, Some(_), []) => true,
+            (FORMAT, None, list) => list.len() > 1 && list.is_sorted_by(|one, other| one < other),
+            _ => false,
+        };
+        if !is_listed {
+            return Err(ContentsError::Architectures { format: self.format });
+        }
+        let architectures = self.architectures();
+        let paths: Vec<String> =
+            architectures.iter().map(|architecture| executable_path(architectures, *architecture)).collect();
+        if let Some(path) = paths.iter().find(|path| !self.of(MemberRole::Executable).any(|one| one.path == **path)) {
+            return Err(ContentsError::Executable { path: path.clone() });
+        }
+        match self.of(MemberRole::Executable).find(|one| !paths.contains(&one.path)) {
+            Some(one) => {
+                Err(ContentsError::Member { path: one.path.clone(), what: "is for a processor that is not listed" })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The path of the executable for one of a bundle's processors.
+pub(super) fn executable_path(all: &[Architecture], architecture: Architecture) -> String {
+    let folder = MemberRole::Executable.folder();
+    if all.len() == 1 { format!("{folder}/cairn") } else { format!("{folder}/{architecture}/cairn") }
 }
 
 fn check_path(path: &str, role: MemberRole) -> Result<(), &'static str> {
@@ -231,7 +309,8 @@ fn check_path(path: &str, role: MemberRole) -> Result<(), &'static str> {
         return Err("is not in the folder of its role");
     }
     let fits = match role {
-        MemberRole::Executable => path == EXECUTABLE,
+        // Which of them belong into this bundle is known by its list of processors.
+        MemberRole::Executable => names.len() <= 3 && names.ends_with(&["cairn"]),
         MemberRole::Configuration => path == CONFIGURATION,
         MemberRole::Image => names.len() == 2 && IMAGE_ENDINGS.iter().any(|ending| path.ends_with(ending)),
         MemberRole::Documents | MemberRole::Model => names.len() > 2,
@@ -269,13 +348,12 @@ mod tests {
     }
 
     fn contents(members: Vec<Member>) -> Contents {
-        Contents {
-            format: FORMAT,
-            cairn: "0.1.0".to_owned(),
-            architecture: Architecture::X86_64,
-            created: UnixMillis(0),
-            members,
-        }
+        Contents::new(vec![Architecture::X86_64], "0.1.0".to_owned(), UnixMillis(0), members)
+    }
+
+    fn for_both(members: Vec<Member>) -> Contents {
+        let both = vec![Architecture::X86_64, Architecture::Aarch64];
+        Contents::new(both, "0.1.0".to_owned(), UnixMillis(0), members)
     }
 
     #[test]
@@ -288,6 +366,40 @@ mod tests {
             member("models/big/model.safetensors", MemberRole::Model),
         ]);
         assert_eq!(Contents::decode(&whole.encode()), Ok(whole));
+    }
+
+    #[test]
+    fn a_list_for_several_processors_has_an_executable_for_each() {
+        let program = |path| member(path, MemberRole::Executable);
+        let arm = || program("executable/aarch64/cairn");
+        let intel = || program("executable/x86_64/cairn");
+        let whole = for_both(vec![arm(), intel()]);
+        assert_eq!(Contents::decode(&whole.encode()).as_ref(), Ok(&whole));
+        assert_eq!((whole.format, contents(vec![]).format), (2, 1), "one executable needs no newer reader");
+        assert_eq!(whole.executable(Architecture::Aarch64), Some(&arm()));
+        let one = contents(vec![program("executable/cairn")]);
+        assert_eq!(one.executable(Architecture::X86_64).map(|member| &*member.path), Some("executable/cairn"));
+        assert_eq!(one.architectures(), [Architecture::X86_64]);
+        assert_eq!(one.executable(Architecture::Aarch64), None);
+        for (members, words) in [
+            (vec![arm()], "executable/x86_64/cairn is missing"),
+            (vec![program("executable/cairn")], "executable/x86_64/cairn is missing"),
+            (vec![arm(), program("executable/riscv64/cairn"), intel()], "processor that is not listed"),
+            (vec![arm(), program("executable/x86_64/b/cairn")], "members of its role"),
+        ] {
+            let error = Contents::decode(&for_both(members).encode()).expect_err(words).to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        let text = String::from_utf8(whole.encode()).expect("UTF-8");
+        for (from, to) in [
+            ("\"format\": 2", "\"format\": 1"),
+            ("\"x86_64\",", ""),
+            ("\"architectures\"", "\"architecture\": \"aarch64\", \"architectures\""),
+        ] {
+            assert!(text.contains(from), "{text}");
+            let error = Contents::decode(text.replacen(from, to, 1).as_bytes()).expect_err(to);
+            assert!(matches!(error, ContentsError::Architectures { .. }), "{to}: {error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::executable::FileContent;
+use super::super::executable::{Architecture, FileContent};
 use super::super::output::{OutputError, check_space_in, write_whole};
 use super::super::sha256::Sha256Hasher;
 use super::super::tarball::{self, BLOCK, END, Entry, header, padded, padding};
@@ -90,7 +90,10 @@ impl OpenError {
             Self::Kind { .. } | Self::Unsigned { .. } => Fault::Caller,
             Self::Contents { source, .. } => match source {
                 ContentsError::Format { .. } => Fault::Caller,
-                ContentsError::Json(_) | ContentsError::Member { .. } | ContentsError::Executable => Fault::Damage,
+                ContentsError::Json(_)
+                | ContentsError::Architectures { .. }
+                | ContentsError::Member { .. }
+                | ContentsError::Executable { .. } => Fault::Damage,
             },
             Self::Signature { source, .. } => match source {
                 SignatureError::Key { .. } => Fault::Caller,
@@ -240,16 +243,36 @@ impl Verified {
     /// # Errors
     /// See [`OpenError`]. Files that were written before it stay: they are right.
     pub fn extract(&self, role: MemberRole, to: &Path) -> Result<Vec<PathBuf>, OpenError> {
+        self.extract_those(|member| (member.role == role).then(|| member.name()), to)
+    }
+
+    /// Writes the executable for a processor to a folder, as `cairn`; returns its path, or `None` where the bundle has none.
+    ///
+    /// # Errors
+    /// As of [`Self::extract`].
+    pub fn extract_executable(&self, architecture: Architecture, to: &Path) -> Result<Option<PathBuf>, OpenError> {
+        let wanted = self.contents.executable(architecture);
+        let files = self.extract_those(|member| (Some(member) == wanted).then_some("cairn"), to)?;
+        Ok(files.into_iter().next())
+    }
+
+    /// Writes the members that have a name there to a folder.
+    fn extract_those<'a>(
+        &'a self,
+        name: impl Fn(&'a Member) -> Option<&'a str>,
+        to: &Path,
+    ) -> Result<Vec<PathBuf>, OpenError> {
         let write = |path: &Path| {
             let path = path.to_owned();
             move |source| OutputError::Write { path, source }
         };
         fs::create_dir_all(to).map_err(write(to))?;
-        let bytes = self.contents.of(role).map(|member| member.bytes).sum();
-        check_space_in(to, to, bytes)?;
+        let members: Vec<_> =
+            self.positions().filter_map(|(member, at)| name(member).map(|name| (member, at, name))).collect();
+        check_space_in(to, to, members.iter().map(|(member, ..)| member.bytes).sum())?;
         let mut files = Vec::new();
-        for (member, at) in self.positions().filter(|(member, _)| member.role == role) {
-            let path = to.join(member.name());
+        for (member, at, name) in members {
+            let path = to.join(name);
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder).map_err(write(folder))?;
             }

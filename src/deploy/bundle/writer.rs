@@ -10,7 +10,7 @@ use super::super::executable::{Architecture, Executable, ExecutableError};
 use super::super::output::{OutputError, check_space, write_whole};
 use super::super::sha256::Sha256Hasher;
 use super::super::tarball::{BLOCK, END, Entry, header, padded, padding};
-use super::contents::{CONFIGURATION, Contents, ContentsError, EXECUTABLE, FORMAT, IMAGE_ENDINGS, Member, MemberRole};
+use super::contents::{CONFIGURATION, Contents, ContentsError, IMAGE_ENDINGS, Member, MemberRole, executable_path};
 use super::key::{KeyError, SecretKey};
 use super::reader::header_of;
 use super::{BUFFER_BYTES, CONTENTS, CONTENTS_BYTES_MAX, SIGNATURE};
@@ -86,7 +86,7 @@ impl CreateError {
 /// What is to go into a bundle.
 #[derive(Debug)]
 pub struct Plan {
-    architecture: Architecture,
+    architectures: Vec<Architecture>,
     sources: Vec<Source>,
 }
 
@@ -114,16 +114,20 @@ pub struct Written {
 }
 
 impl Plan {
-    /// A bundle with a program, which every bundle has.
+    /// A bundle with a program, which every bundle has, and those of the same release for other processors.
     ///
     /// # Errors
-    /// When the file is not a static executable for Linux.
-    pub fn new(executable: &Path) -> Result<Self, CreateError> {
-        let executable = Executable::open(executable)?;
-        let architecture = executable.architecture;
-        let source =
-            Source { path: EXECUTABLE.to_owned(), role: MemberRole::Executable, from: Origin::Executable(executable) };
-        Ok(Self { architecture, sources: vec![source] })
+    /// When a file is not a static executable for Linux, or not one for another processor and of this release.
+    pub fn new(executable: &Path, others: &[PathBuf]) -> Result<Self, CreateError> {
+        let executables = Executable::open_all(executable, others)?;
+        let architectures: Vec<_> = executables.iter().map(|executable| executable.architecture).collect();
+        let source = |executable: Executable| Source {
+            path: executable_path(&architectures, executable.architecture),
+            role: MemberRole::Executable,
+            from: Origin::Executable(executable),
+        };
+        let sources = executables.into_iter().map(source).collect();
+        Ok(Self { architectures, sources })
     }
 
     /// Adds the node's settings.
@@ -198,19 +202,14 @@ impl Plan {
     pub fn write(mut self, to: &Path, key: &SecretKey, created: UnixMillis) -> Result<Written, CreateError> {
         self.sources.sort_by(|one, other| one.path.cmp(&other.path));
         let members = self.sources.iter().map(Source::member).collect::<Result<Vec<Member>, _>>()?;
-        let contents = Contents {
-            format: FORMAT,
-            cairn: env!("CARGO_PKG_VERSION").to_owned(),
-            architecture: self.architecture,
-            created,
-            members,
-        };
+        let contents = Contents::new(self.architectures, env!("CARGO_PKG_VERSION").to_owned(), created, members);
         contents.check()?;
         let list = contents.encode();
         if list.len() as u64 > CONTENTS_BYTES_MAX {
             return Err(CreateError::Many { files: self.sources.len() });
         }
-        let comment = format!("cairn {} {} {created}", contents.cairn, contents.architecture);
+        let architectures: Vec<_> = contents.architectures().iter().map(Architecture::to_string).collect();
+        let comment = format!("cairn {} {} {created}", contents.cairn, architectures.join(","));
         let signature = key.sign(&list, &comment)?;
         let head = [(CONTENTS, &list[..]), (SIGNATURE, signature.as_bytes())];
         let sizes = head.iter().map(|(_, bytes)| BLOCK as u64 + padded(bytes.len() as u64));

@@ -18,7 +18,10 @@ use super::network::{MCP, blocks, dns, port_of};
 use super::settings::Settings;
 use super::sizes::{TMP, quantity};
 use super::spec::{DocumentSource, Documents, Git};
-use super::workload::{mount, mounted, pod_security, pull_secrets, secret, security, tolerations};
+use super::workload::{
+    mount, mounted, node_affinity, node_selector, pod_security, pull_secrets, required_nodes, secret, security,
+    tolerations,
+};
 use super::{AUTHORITY_KEY, TOKEN_KEY, metadata, program_labels, selector};
 
 /// Where the documents are in the pod.
@@ -132,7 +135,8 @@ fn pod(settings: &Settings, documents: &Documents, source: DocumentSource<'_>) -
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         restart_policy: Some("Never".to_owned()),
-        node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        node_selector: node_selector(settings),
+        affinity: node_affinity(required_nodes(settings), None),
         tolerations: Some(tolerations(settings)).filter(|all| !all.is_empty()),
         priority_class_name: settings.spec.priority_class.as_deref().cloned(),
         image_pull_secrets: pull_secrets(settings),

@@ -108,6 +108,8 @@ pub struct Settings {
     pub(super) hosts: Vec<String>,
     /// On which nodes the pod runs, by their labels.
     pub(super) node_selector: BTreeMap<String, String>,
+    /// The processors that run the image, by Kubernetes' names; empty for an image that runs on any.
+    pub(super) architectures: Vec<String>,
     pub(super) storage: ByteSize,
     pub(super) resources: Bounds,
     /// Cairn's own settings: key to value as TOML.

@@ -162,7 +162,7 @@ group! {
         pub selector: Labels,
         /// labels of the nodes that are preferred for the pod
         pub prefer: Labels,
-        /// the processor by the label `kubernetes.io/arch`; `any` for an image with several
+        /// the processor by the label `kubernetes.io/arch`, several with commas; `any` for an image that runs on all
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(extend("x-default" = "that of this program"))]
         pub arch: Option<Arch>,

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, HTTPGetAction, LocalObjectReference, Namespace, NodeAffinity, NodeSelectorRequirement,
+    EnvVarSource, HTTPGetAction, LocalObjectReference, Namespace, NodeAffinity, NodeSelector, NodeSelectorRequirement,
     NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec,
     PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, PreferredSchedulingTerm, Probe,
     ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, ServiceAccount, Toleration,
@@ -175,7 +175,7 @@ fn pod(settings: &Settings) -> PodSpec {
         termination_grace_period_seconds: Some(drain + shape::FLUSH.as_secs().cast_signed()),
         runtime_class_name: settings.spec.gpu.as_ref().and_then(Gpu::runtime_class).map(str::to_owned),
         tolerations: Some(tolerations(settings)).filter(|tolerations| !tolerations.is_empty()),
-        node_selector: Some(settings.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        node_selector: node_selector(settings),
         affinity: affinity(settings),
         priority_class_name: settings.spec.priority_class.as_deref().cloned(),
         image_pull_secrets: pull_secrets(settings),
@@ -211,7 +211,33 @@ pub(super) fn tolerations(settings: &Settings) -> Vec<Toleration> {
     of_gpu.chain(named).collect()
 }
 
-/// Nodes that are better than others.
+/// The label with a node's processor.
+const ARCHITECTURE: &str = "kubernetes.io/arch";
+
+/// Labels of the nodes that a pod may run on, the processor among them where the image is for one.
+pub(super) fn node_selector(settings: &Settings) -> Option<BTreeMap<String, String>> {
+    let mut labels = settings.node_selector.clone();
+    if let [one] = &settings.architectures[..] {
+        labels.insert(ARCHITECTURE.to_owned(), one.clone());
+    }
+    Some(labels).filter(|labels| !labels.is_empty())
+}
+
+/// Nodes that a pod may run on, where labels cannot say it: an image for several processors.
+pub(super) fn required_nodes(settings: &Settings) -> Option<NodeSelector> {
+    if settings.architectures.len() < 2 {
+        return None;
+    }
+    let processor = NodeSelectorRequirement {
+        key: ARCHITECTURE.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(settings.architectures.clone()),
+    };
+    let term = NodeSelectorTerm { match_expressions: Some(vec![processor]), match_fields: None };
+    Some(NodeSelector { node_selector_terms: vec![term] })
+}
+
+/// Nodes that the pod may run on, and those of them that are better than others.
 fn affinity(settings: &Settings) -> Option<Affinity> {
     let expression = |(key, value): (&String, &String)| NodeSelectorRequirement {
         key: key.clone(),
@@ -219,14 +245,24 @@ fn affinity(settings: &Settings) -> Option<Affinity> {
         values: Some(vec![value.clone()]),
     };
     let expressions: Vec<NodeSelectorRequirement> = settings.spec.node.prefer.iter().map(expression).collect();
-    if expressions.is_empty() {
+    let preferred = (!expressions.is_empty()).then(|| {
+        let preference = NodeSelectorTerm { match_expressions: Some(expressions), match_fields: None };
+        vec![PreferredSchedulingTerm { preference, weight: 100 }]
+    });
+    node_affinity(required_nodes(settings), preferred)
+}
+
+/// An affinity to nodes; `None` where there is nothing to say.
+pub(super) fn node_affinity(
+    required: Option<NodeSelector>,
+    preferred: Option<Vec<PreferredSchedulingTerm>>,
+) -> Option<Affinity> {
+    if required.is_none() && preferred.is_none() {
         return None;
     }
-    let preference = NodeSelectorTerm { match_expressions: Some(expressions), match_fields: None };
-    let term = PreferredSchedulingTerm { preference, weight: 100 };
     let node = NodeAffinity {
-        preferred_during_scheduling_ignored_during_execution: Some(vec![term]),
-        ..NodeAffinity::default()
+        required_during_scheduling_ignored_during_execution: required,
+        preferred_during_scheduling_ignored_during_execution: preferred,
     };
     Some(Affinity { node_affinity: Some(node), ..Affinity::default() })
 }

@@ -16,7 +16,7 @@ use super::super::elf::{Elf, ElfError};
 use super::super::executable::Architecture;
 use super::super::loader::{Library, Loader, Missing};
 use super::super::tree::{Tree, TreeError};
-use super::{Layer, Member};
+use super::layer::{Layer, Member};
 use crate::base::Fault;
 
 /// The Vulkan loader, which is opened by name.
@@ -329,7 +329,8 @@ mod tests {
 
     use super::super::super::elf::library;
     use super::super::super::executable::OWN_EXECUTABLE;
-    use super::super::{Image, ImageError, MemberContent, Reference};
+    use super::super::layer::MemberContent;
+    use super::super::{Image, ImageError, Reference};
     use super::*;
 
     const X86: u16 = 62;

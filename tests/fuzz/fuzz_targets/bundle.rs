@@ -33,7 +33,7 @@ static FIXTURE: LazyLock<BundleFixture> = LazyLock::new(|| {
     let key = LockedKey::read(&folder.join("site.key")).and_then(|key| key.unlock(None)).expect("a key");
     fs::write(folder.join("manual/page.md"), "a page").expect("written");
     fs::write(folder.join("cairn"), tiny_executable()).expect("written");
-    let mut plan = Plan::new(&folder.join("cairn")).expect("static");
+    let mut plan = Plan::new(&folder.join("cairn"), &[]).expect("static");
     plan.add_documents(&folder.join("manual")).expect("packed");
     plan.write(&folder.join("whole"), &key, UnixMillis(1_785_230_000_000)).expect("written");
     let whole = fs::read(folder.join("whole")).expect("readable");

@@ -32,7 +32,8 @@ pub(super) fn settings(draft: &mut Draft, spec: Spec, token: Option<ClientToken>
         token,
         image: image(draft, &spec),
         hosts,
-        node_selector: node_selector(draft, &spec),
+        node_selector: node_selector(&spec),
+        architectures: architectures(draft, &spec),
         storage: spec.storage.size.map_or(size.defaults().storage, AtLeast::get),
         resources: bounds(draft, &spec, size),
         drain_timeout: drain_timeout(draft, &own),
@@ -152,23 +153,26 @@ fn pinned(draft: &mut Draft, digest: Option<&str>, reference: Reference) -> Stri
     }
 }
 
-/// On which nodes the pod runs: those whose processor runs the image, and of them those that were named.
-fn node_selector(draft: &mut Draft, spec: &Spec) -> BTreeMap<String, String> {
+/// On which nodes the pod runs, by their labels: those that were named.
+fn node_selector(spec: &Spec) -> BTreeMap<String, String> {
     let mut labels = (*spec.node.selector).clone();
     labels.extend(spec.node.name.iter().map(|name| ("kubernetes.io/hostname".to_owned(), name.to_string())));
-    let arch = match spec.node.arch.as_deref().map(String::as_str) {
-        Some("any") if spec.image.name.is_some() => None,
-        Some("any") => {
-            let expected = "a processor such as amd64 or arm64: Cairn's own image runs on one";
-            draft.refuse("node.arch", "any", expected);
-            None
-        }
-        Some(arch) => Some(arch.to_owned()),
-        None if draft.has_problem("node.arch") => None,
-        None => Some(Architecture::of_this_machine().map_or("amd64", Architecture::oci).to_owned()),
-    };
-    labels.extend(arch.map(|arch| ("kubernetes.io/arch".to_owned(), arch)));
     labels
+}
+
+/// The processors that run the image, by Kubernetes' names; none where the image is said to run on any.
+fn architectures(draft: &mut Draft, spec: &Spec) -> Vec<String> {
+    match spec.node.arch.as_deref().map(String::as_str) {
+        Some(names) if names != "any" => names.split(',').map(str::to_owned).collect(),
+        Some(_) if spec.image.name.is_some() => Vec::new(),
+        Some(_) => {
+            let expected = "those that Cairn's own image was built for: one such as amd64, or amd64,arm64";
+            draft.refuse("node.arch", "any", expected);
+            Vec::new()
+        }
+        None if draft.has_problem("node.arch") => Vec::new(),
+        None => vec![Architecture::of_this_machine().map_or("amd64", Architecture::oci).to_owned()],
+    }
 }
 
 fn documents(draft: &mut Draft, documents: Option<&Documents>) {

@@ -8,6 +8,12 @@ pub(in crate::deploy::k3s) fn is_misread(text: &str) -> bool {
     is_truth || (text.contains('_') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_'))
 }
 
+/// Names of processors with commas between them, or `any`.
+pub(super) fn is_list_of_architectures(text: &str) -> bool {
+    let names: Vec<&str> = text.split(',').collect();
+    names.iter().all(|name| is_object_name(name)) && (names.len() == 1 || !names.contains(&"any"))
+}
+
 /// A DNS subdomain, which names of objects, classes and hosts are.
 pub(super) fn is_object_name(text: &str) -> bool {
     let is_label = |label: &str| {

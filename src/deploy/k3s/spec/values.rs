@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::forms::{
     inside, is_branch, is_cidr, is_collection, is_git_url, is_host, is_ingress_path, is_interval, is_key,
-    is_label_value, is_object_name, is_pinned_image, is_resource, is_schedule, is_variable,
+    is_label_value, is_list_of_architectures, is_object_name, is_pinned_image, is_resource, is_schedule, is_variable,
 };
 use crate::base::ByteSize;
 use crate::deploy::k3s::names::is_node_name;
@@ -183,9 +183,9 @@ values! {
     /// The memory of a node.
     NodeMemory(ByteSize) {"type": ["string", "integer"], "examples": ["4GiB"]}
         "the node's memory such as 4GiB" |text| text.parse().ok().filter(|memory: &ByteSize| memory.0 >= 256 << 20);
-    /// A kind of processor, or any.
-    Arch(String) {"type": "string", "examples": ["amd64", "arm64", "any"]}
-        "amd64, arm64 or any" |text| when(text, is_object_name);
+    /// Kinds of processors, or any.
+    Arch(String) {"type": "string", "examples": ["amd64", "arm64", "amd64,arm64", "any"]}
+        "amd64, arm64, both with a comma, or any" |text| when(text, is_list_of_architectures);
     /// The address of a git repository.
     GitUrl(String) {"type": "string", "pattern": "^https?://"}
         "https:// and a repository" |text| when(text, is_git_url);

@@ -1,0 +1,97 @@
+//! The program for aarch64 beside this machine's own: `make test-aarch64` builds it, runs it by qemu-user, and tests it with the tests
+//! that this machine's own program passes, and with these, which compare the two.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Map, Value};
+
+use crate::left_out::on_request;
+use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stdout};
+
+/// How far a score may be from the other processor's, whose kernels add in another order: it is shown with four decimals.
+const TOLERANCE: f64 = 1.5e-4;
+
+/// The program for aarch64, as a file; `None` where the emulator is not in use.
+fn file() -> Option<PathBuf> {
+    let file = std::env::var_os("AARCH64_PROGRAM").map(PathBuf::from);
+    if file.is_none() {
+        on_request("takes a program for aarch64; `make test-aarch64` builds one");
+    }
+    file
+}
+
+/// What both programs answer to the same arguments, the emulated one first.
+fn both(arguments: &[&str]) -> [Output; 2] {
+    [cairn(), clean(Command::new(CAIRN))].map(|mut command| command.args(arguments).output().expect("it runs"))
+}
+
+#[test]
+fn the_file_is_static_and_fits_every_page_size() {
+    let Some(file) = file() else { return };
+    let brief = Command::new("file").arg("--brief").arg(&file).output().expect("file is installed");
+    assert_says(&stdout(&brief), &["ARM aarch64", "static-pie linked", "stripped"]);
+    // Kernels have pages of 4, 16 or 64 KiB; the largest decides.
+    let headers = Command::new("readelf").args(["-lW"]).arg(&file).output().expect("readelf is installed");
+    let headers = stdout(&headers);
+    let aligned: Vec<&str> = headers
+        .lines()
+        .filter(|line| line.trim_start().starts_with("LOAD"))
+        .filter_map(|line| line.split_whitespace().last())
+        .collect();
+    assert!(aligned.len() > 1 && aligned.iter().all(|alignment| *alignment == "0x10000"), "{headers}");
+}
+
+#[test]
+fn both_give_the_same_answers_of_the_same_store() {
+    if file().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let manual = manual.to_string_lossy();
+    let data: Vec<String> =
+        ["aarch64", "own"].map(|name| folder.path().join(name).to_string_lossy().into_owned()).to_vec();
+    // Each adds what it reads and embeds itself, and each answers from both stores.
+    for (data, mut program) in data.iter().zip([cairn(), clean(Command::new(CAIRN))]) {
+        json_of(
+            &program.args(["--json", "add", &manual, "-c", "manual", "--data-dir", data]).output().expect("it runs"),
+        );
+    }
+    for question in [
+        "How do I add my own documents?",
+        "restore a snapshot after a disk failed",
+        "who may read a collection",
+        "`cairn rollback`",
+        "GPU",
+        "what happens at a power cut",
+        "Kubernetes ingress",
+        "memory of a small board",
+    ] {
+        for mode in ["hybrid", "dense", "lexical"] {
+            let answers: Vec<Value> = data
+                .iter()
+                .flat_map(|data| {
+                    let arguments =
+                        ["--json", "search", question, "-c", "manual", "-n", "10", "--mode", mode, "--data-dir", data];
+                    both(&arguments).map(|output| json_of(&output))
+                })
+                .collect();
+            let expected = list(&answers[0]["results"]);
+            assert!(!expected.is_empty(), "{question}: nothing found");
+            for answer in &answers[1..] {
+                let found = list(&answer["results"]);
+                let ids = |results: &[Value]| results.iter().map(|one| one["id"].clone()).collect::<Vec<_>>();
+                assert_eq!(ids(found), ids(expected), "{mode}: {question}");
+                for (one, other) in found.iter().zip(expected) {
+                    let scores = other["score"].as_object().expect("scores");
+                    assert_eq!(one["score"].as_object().map(Map::len), Some(scores.len()));
+                    for (name, score) in scores {
+                        let [one, other] = [&one["score"][name], score].map(|score| score.as_f64().expect("a number"));
+                        assert!((one - other).abs() <= TOLERANCE, "{mode}: {question}: {name} {one} and {other}");
+                    }
+                }
+            }
+        }
+    }
+}
