@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::left_out::on_request;
 use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stdout};
+use crate::static_binary::{DEBIAN_12, newest_glibc};
 
 /// How far a score may be from the other processor's, whose kernels add in another order: it is shown with four decimals.
 const TOLERANCE: f64 = 1.5e-4;
@@ -40,6 +41,17 @@ fn the_file_is_static_and_fits_every_page_size() {
         .filter_map(|line| line.split_whitespace().last())
         .collect();
     assert!(aligned.len() > 1 && aligned.iter().all(|alignment| *alignment == "0x10000"), "{headers}");
+}
+
+/// Loaders of Jetson's and Raspberry Pi OS take what Debian 12's takes.
+#[test]
+fn its_gpu_helper_asks_for_no_newer_c_library_than_debian_12_has() {
+    let Some(file) = file() else { return };
+    let target = file.ancestors().nth(2).expect("target/aarch64-unknown-linux-gnu/PROFILE/cairn");
+    let helper = target.join("gpu-helper/aarch64-unknown-linux-gnu/helper/cairn-gpu");
+    let brief = Command::new("file").arg("--brief").arg(&helper).output().expect("file is installed");
+    assert_says(&stdout(&brief), &["ARM aarch64", "dynamically linked", "/lib/ld-linux-aarch64.so.1"]);
+    assert!(newest_glibc(&helper) <= DEBIAN_12, "{:?}", newest_glibc(&helper));
 }
 
 #[test]

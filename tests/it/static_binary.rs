@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -17,6 +18,30 @@ fn the_binary_is_static() {
     let ldd = Command::new("ldd").arg(CAIRN).env("LC_ALL", "C").output().expect("ldd is there");
     let said = format!("{}{}", stdout(&ldd), stderr(&ldd));
     assert!(said.contains("statically linked") || said.contains("not a dynamic executable"), "{said}");
+}
+
+/// The newest version of glibc that a file asks for.
+pub fn newest_glibc(file: &Path) -> (u32, u32) {
+    let listed =
+        Command::new("readelf").args(["--version-info", "--wide"]).arg(file).output().expect("readelf is there");
+    let listed = stdout(&listed);
+    let versions = listed.split("GLIBC_").skip(1).filter_map(|rest| {
+        let version = rest.split(|letter: char| !letter.is_ascii_digit() && letter != '.').next()?;
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
+    });
+    versions.max().unwrap_or_else(|| panic!("no version of glibc in {listed}"))
+}
+
+/// glibc of Debian 12, the oldest system that the GPU helper has to start on.
+pub const DEBIAN_12: (u32, u32) = (2, 36);
+
+#[test]
+fn the_gpu_helper_asks_for_no_newer_c_library_than_debian_12_has() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let helper = folder.path().join("cairn-gpu");
+    fs::write(&helper, cairn::index::gpu::helper_program().expect("a build with the helper")).expect("written");
+    assert!(newest_glibc(&helper) <= DEBIAN_12, "{:?}", newest_glibc(&helper));
 }
 
 /// A process that ends with its test, however that ends.
