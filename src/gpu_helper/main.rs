@@ -14,11 +14,7 @@ mod unchecked;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Err(error) = sandbox::enter() {
-        eprintln!("cairn-gpu: {error}");
-        return ExitCode::FAILURE;
-    }
-    match server::serve_stdin() {
+    match server::serve_stdin(sandbox::enter()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cairn-gpu: {error}");

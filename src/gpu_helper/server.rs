@@ -61,6 +61,8 @@ impl Write for Socket<'_> {
 struct State {
     gpu: Option<(Gpu, Kernels)>,
     matrices: HashMap<u32, (File, DeviceMatrix)>,
+    /// Why this process is not restricted. It then opens no driver.
+    unrestricted: Option<io::Error>,
 }
 
 /// Why a request failed.
@@ -74,6 +76,11 @@ enum RequestError {
     Bad(&'static str),
     #[error("the vectors' file cannot be read: {0}")]
     Read(#[from] io::Error),
+    #[error(
+        "the GPU helper opens no driver, because it cannot restrict its own system calls: {0}. Kernels without seccomp and emulators of \
+         other processors refuse that"
+    )]
+    Unrestricted(String),
 }
 
 impl RequestError {
@@ -85,6 +92,7 @@ impl RequestError {
                 DeviceError::Refused(_) | DeviceError::Lost(_) | DeviceError::Hangs(_) => Failure::Lost,
                 DeviceError::TooMany { .. } => Failure::BadRequest,
             },
+            Self::Unrestricted(_) => Failure::NoDevice,
             Self::Search(SearchError::Filters { .. }) | Self::Bad(_) | Self::Read(_) => Failure::BadRequest,
         }
     }
@@ -92,11 +100,13 @@ impl RequestError {
 
 /// Answers until the node closes its end.
 ///
+/// * `restricted`: what became of this process's first restrictions. Without them every request fails with the reason.
+///
 /// # Errors
 /// When the input violates the protocol.
-pub fn serve(socket: BorrowedFd<'_>) -> Result<(), ProtocolError> {
+pub fn serve(socket: BorrowedFd<'_>, restricted: io::Result<()>) -> Result<(), ProtocolError> {
     let mut socket = Socket { socket, files: VecDeque::new() };
-    let mut state = State::default();
+    let mut state = State { unrestricted: restricted.err(), ..State::default() };
     loop {
         let (number, request) = match protocol::receive::<Request>(&mut socket) {
             Ok(received) => received,
@@ -114,6 +124,9 @@ pub fn serve(socket: BorrowedFd<'_>) -> Result<(), ProtocolError> {
 
 impl State {
     fn answer(&mut self, request: Request, file: Option<OwnedFd>) -> Result<Response, RequestError> {
+        if let Some(error) = &self.unrestricted {
+            return Err(RequestError::Unrestricted(error.to_string()));
+        }
         match request {
             Request::List => {
                 let adapters = device::adapters().iter().map(device::describe).collect();
@@ -182,7 +195,7 @@ impl State {
         }
         let gpu = Gpu::open(adapter)?;
         let kernels = Kernels::new(&gpu)?;
-        sandbox::close()?;
+        sandbox::close().map_err(|error| RequestError::Unrestricted(error.to_string()))?;
         self.gpu = Some((gpu, kernels));
         Ok(Response::Opened { adapter: told })
     }
@@ -207,6 +220,6 @@ fn append_rows(gpu: &Gpu, file: &File, matrix: &mut DeviceMatrix, rows: u32) -> 
 ///
 /// # Errors
 /// See [`serve`].
-pub fn serve_stdin() -> Result<(), ProtocolError> {
-    serve(io::stdin().as_fd())
+pub fn serve_stdin(restricted: io::Result<()>) -> Result<(), ProtocolError> {
+    serve(io::stdin().as_fd(), restricted)
 }

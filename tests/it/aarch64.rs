@@ -54,6 +54,23 @@ fn its_gpu_helper_asks_for_no_newer_c_library_than_debian_12_has() {
     assert!(newest_glibc(&helper) <= DEBIAN_12, "{:?}", newest_glibc(&helper));
 }
 
+/// The emulator lets no process filter its system calls.
+#[test]
+fn a_gpu_helper_that_cannot_restrict_itself_says_so() {
+    if file().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gpu.md");
+    let add = cairn().arg("--json").arg("add").arg(document).args(["-c", "gpu", "--data-dir"]).arg(&data).output();
+    json_of(&add.expect("it runs"));
+    let output = cairn().args(["doctor", "--data-dir"]).arg(&data).output().expect("it runs");
+    let shown = stdout(&output);
+    assert_says(&shown, &["gpu      none: ", "cannot restrict its own system calls"]);
+    assert!(!shown.contains("version of the driver"), "{shown}");
+}
+
 #[test]
 fn both_give_the_same_answers_of_the_same_store() {
     if file().is_none() {
