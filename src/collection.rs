@@ -10,6 +10,7 @@
 mod access;
 mod adding;
 mod compactor;
+mod copying;
 mod errors;
 mod facts;
 mod input;
@@ -44,6 +45,7 @@ pub use crate::embed::{DEFAULT_MODEL, EmbedError};
 pub use crate::ingest::{MediaType, TOKEN_BYTES_MAX, estimate_tokens, prefix_within};
 pub use crate::store::{ChunkRef, CollectionInfo, DocumentEntry, DocumentRecord, ReadError, WriterState};
 pub use access::{Access, Reached};
+pub use copying::Progress;
 pub use errors::{OpenError, WriteError};
 pub use facts::LogFacts;
 pub use input::{Body, Conflict, DocumentInput, PrepareError};

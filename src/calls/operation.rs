@@ -139,6 +139,7 @@ operations! {
     PRUNE_SNAPSHOTS "prune_snapshots" Destroy "Removes the snapshots that the settings do not retain.";
     EVALUATE "evaluate" Write "Measures the quality of searches.";
     SWEEP "sweep" Destroy "Removes expired documents.";
+    COPY_DOCUMENTS "copy_documents" Destroy "Copies documents from another node's log.";
     TAKE_SNAPSHOT "take_snapshot" Read "Reads what a snapshot needs.";
     OBSERVE "observe" Read "Reads the figures of metrics and logs.";
 }

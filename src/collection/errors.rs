@@ -111,6 +111,16 @@ pub enum WriteError {
     /// The same, of a source whose same bytes could not be read when they came last.
     #[error(transparent)]
     StillUnread(PrepareError),
+    /// Embeddings of one model mean nothing to another.
+    #[error("collection '{collection}' has embeddings of model {expected}, and these are of {found}")]
+    OtherModel {
+        /// The collection's name.
+        collection: String,
+        /// Its model.
+        expected: String,
+        /// The model of what was to be written.
+        found: String,
+    },
     /// The caller expected another version.
     #[error("{}", conflict(.id, *.expected, *.actual))]
     Conflict {
@@ -180,6 +190,7 @@ impl WriteError {
             | Self::WouldBeOutOfReach { .. }
             | Self::Overtaken { .. }
             | Self::NoSuchDocument { .. }
+            | Self::OtherModel { .. }
             | Self::Conflict { .. }
             | Self::NoMemory { .. } => Fault::Caller,
             Self::Prepare(error) | Self::StillUnread(error) => error.fault(),

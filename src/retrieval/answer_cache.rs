@@ -86,52 +86,19 @@ impl AnswerCache {
 /// The settings of a request, and the defaults where it has none: what callers choose freely, so no hash that they could make equal for two
 /// requests. There is space for `more` bytes.
 ///
-/// Each number ends itself (LEB128), and what is left out is a byte of its own, so that no two requests give the same bytes. They are few:
+/// postcard writes small numbers in a byte, and what is left out as one of its own, so no two requests give the same bytes. They are few:
 /// with the query they fit into two blocks of the hash, which costs a remembered answer less than anything else of its key.
 fn numbers(request: &SearchRequest, defaults: Config, is_narrowed: bool, more: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(32 + more);
-    bytes.extend([request.mode as u8, u8::from(is_narrowed), request.detail as u8]);
-    for value in [
-        request.limit.map(|limit| limit as u64),
-        request.tokens_max.map(|tokens| tokens as u64),
-        request.min_score.map(|score| u64::from(score.to_bits())),
-    ] {
-        bytes.push(u8::from(value.is_some()));
-        if let Some(value) = value {
-            number(&mut bytes, value);
-        }
-    }
-    bytes.push(u8::from(request.cursor.is_some()));
-    if let Some(cursor) = request.cursor {
-        for value in [cursor.offset as u64, cursor.first as u64, u64::from(cursor.state)] {
-            number(&mut bytes, value);
-        }
-    }
-    match request.fusion {
-        None => bytes.push(0),
-        Some(Fusion::Convex { dense_weight }) => {
-            bytes.push(1);
-            number(&mut bytes, u64::from(dense_weight.to_bits()));
-        }
-        Some(Fusion::ReciprocalRank { k }) => {
-            bytes.push(2);
-            number(&mut bytes, u64::from(k));
-        }
-    }
-    number(&mut bytes, u64::from(request.shown));
-    for value in [defaults.limit, defaults.tokens_max, defaults.candidates] {
-        number(&mut bytes, value as u64);
-    }
-    bytes
-}
-
-/// Appends a number in LEB128: seven bits a byte, the lowest first, the highest bit set in all but the last.
-fn number(bytes: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let cursor = request.cursor.map(|cursor| (cursor.offset, cursor.first, cursor.state));
+    let fusion = request.fusion.map(|fusion| match fusion {
+        Fusion::Convex { dense_weight } => (true, dense_weight.to_bits()),
+        Fusion::ReciprocalRank { k } => (false, k),
+    });
+    let choices = (request.mode as u8, request.detail as u8, is_narrowed, fusion);
+    let limits = (request.limit, request.tokens_max, request.min_score, cursor, request.shown);
+    let defaults = (defaults.limit, defaults.tokens_max, defaults.candidates);
+    postcard::to_extend(&(choices, limits, defaults), Vec::with_capacity(32 + more))
+        .expect("numbers fit into a vector that grows")
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("pollster", &["gpu_helper"]),
     ("seccompiler", &["gpu_helper", "extraction"]),
     ("landlock", &["extraction"]),
-    ("postcard", &["extraction"]),
+    ("postcard", &["extraction", "retrieval"]),
     ("tantivy", &["index"]),
     ("safetensors", &["embed"]),
     ("html5ever", &["ingest"]),

@@ -152,9 +152,10 @@ fn write_code(error: &WriteError) -> ErrorCode {
         | WriteError::DocumentOutOfReach { .. }
         | WriteError::WholeOutOfReach { .. }
         | WriteError::WouldBeOutOfReach { .. } => ErrorCode::Forbidden,
-        WriteError::BadName { .. } | WriteError::Embed(EmbedError::Unknown { .. }) | WriteError::Prepare(_) => {
-            ErrorCode::BadArgument
-        }
+        WriteError::BadName { .. }
+        | WriteError::OtherModel { .. }
+        | WriteError::Embed(EmbedError::Unknown { .. })
+        | WriteError::Prepare(_) => ErrorCode::BadArgument,
         WriteError::StillUnread(_) => ErrorCode::StillUnread,
         WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
         WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,
