@@ -17,6 +17,9 @@ RUN_DATA ?= target/run/data
 RUN_ONCE ?=
 QUESTION ?= How do I add my own documents?
 
+# Half of their time the tests wait, for clocks and for each other, so there are more of them at once than processors.
+export NEXTEST_TEST_THREADS ?= $(shell echo $$((($$(nproc) * 3 + 1) / 2)))
+
 # The binary. One given from outside is taken as it is; otherwise it is built.
 CAIRN ?=
 CARGO := cargo
@@ -106,19 +109,56 @@ test: ## Set up what the tests need and run all of them
 	$(CARGO) nextest run --release
 	$(CARGO) test --release --doc --quiet
 
+# amd64: this machine's program, all journeys. arm64: the program for aarch64 on a board with pages of 16 KiB, the first journey of each kind.
+ARCH ?= amd64
 .PHONY: test-host
-test-host: setup ## Run the long tests on an emulated host with systemd
-	@CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
+test-host: setup $(if $(filter arm64,$(ARCH)),setup-cross setup-guest-arm64) ## Run the long tests on an emulated host with systemd; ARCH=arm64 for an emulated board
+	@if [ '$(ARCH)' = amd64 ]; then
+		CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
+		exit
+	fi
+	$(MAKE) dist-binary TARGET=$(CROSS_TARGET)
+	CAIRN_TEST_GUEST=arm64 AARCH64_PROGRAM='$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)/dist/cairn' $(CARGO) nextest run --release --no-capture \
+		-E 'test(/^aarch64::a_board/) | test(=host::a_node_lives_on_a_systemd_host) | test(=install::a_node_is_installed_without_a_network_upgraded_taken_back_and_removed)'
 
 # Tests of this machine's own program that the emulated one passes too, and those that compare the two.
 AARCH64_TESTS ?= test(/^(aarch64|bundle|durability|formats|snapshots)::/) | test(what_a_bundle_brings_arrives_in_an_image)
 # What compares the program with the file of this machine's own.
-AARCH64_NOT ?= test(/^bundle::(a_bundle_for_both|what_is_packed)/)
+AARCH64_OWN := test(/^bundle::(a_bundle_for_both|what_is_packed)/)
+# And what takes minutes by an emulator.
+AARCH64_SLOW := $(AARCH64_OWN) | test(hundred)
+AARCH64_NOT ?= $(AARCH64_OWN)
+# dist: the release. emulated: without its GPU helper, and built in a third of the time.
+AARCH64_PROFILE ?= dist
 .PHONY: test-aarch64
-test-aarch64: setup-cross setup-test ## Build for aarch64, and test that program with qemu-user
-	@$(MAKE) dist-binary TARGET=$(CROSS_TARGET)
-	AARCH64_PROGRAM='$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)/dist/cairn' CAIRN_TEST_PROGRAM='$(CURDIR)/tests/aarch64/run' \
+test-aarch64: setup-cross setup-test ## Build for aarch64, and test that program with qemu-user; AARCH64_PROFILE=emulated for a quick build
+	@built=$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)
+	if [ '$(AARCH64_PROFILE)' = dist ]; then
+		$(MAKE) dist-binary TARGET=$(CROSS_TARGET)
+		export AARCH64_GPU_HELPER=$$built/gpu-helper/$(CROSS_TARGET)/helper/cairn-gpu
+	else
+		$(MAKE) emulated-binary TARGET=$(CROSS_TARGET)
+	fi
+	AARCH64_PROGRAM=$$built/$(AARCH64_PROFILE)/cairn CAIRN_TEST_PROGRAM='$(CURDIR)/tests/aarch64/run' \
 		$(CARGO) nextest run --release -E '($(AARCH64_TESTS)) - ($(AARCH64_NOT))'
+
+# A Raspberry Pi 4, a Raspberry Pi 5, and all that the emulator knows.
+AARCH64_CPUS ?= cortex-a72 cortex-a76 max
+.PHONY: test-aarch64-kernels
+test-aarch64-kernels: setup-cross setup-test ## Run the unit tests of vectors and models as if on ARM processors that have other instructions
+	@$(MAKE) emulated-kernels TARGET=$(CROSS_TARGET)
+
+.PHONY: emulated-kernels
+emulated-kernels:
+	@export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$$(command -v qemu-aarch64-static || command -v qemu-aarch64)
+	for cpu in $(AARCH64_CPUS); do
+		QEMU_CPU=$$cpu $(CARGO) nextest run --locked --cargo-profile emulated --target $(TARGET) --no-default-features $(REMAP) --lib \
+			-E 'test(/^(base::prefetch|embed|index::vector)::/)'
+	done
+
+.PHONY: emulated-binary
+emulated-binary:
+	@$(CARGO) build --locked --profile emulated --target $(TARGET) --no-default-features $(REMAP)
 
 .PHONY: test-k8s
 test-k8s: setup ## The journey of tests/it/install_k3s.rs on this machine's K3s server, as root: KUBECONFIG=/etc/rancher/k3s/k3s.yaml
@@ -391,9 +431,20 @@ $(GUEST)/complete: tests/guest/build tests/guest/agent tests/guest/agent.service
 		exit 0
 	fi
 	$(static_busybox)
-	$(call packages,debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
+	$(call packages,debootstrap:debootstrap depmod:kmod qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs)
 	echo "setup: making the emulated host, which takes two minutes"
 	tests/guest/build $(GUEST)
+
+.PHONY: setup-guest-arm64
+setup-guest-arm64: $(GUEST)-arm64/complete
+	@$(call packages,qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils)
+
+$(GUEST)-arm64/complete: tests/guest/build tests/guest/agent tests/guest/agent.service tests/guest/init
+	@if [ "$$(id -u)" -ne 0 ]; then echo "setup: it takes root to make the emulated board. Run: sudo make setup-guest-arm64" >&2; exit 1; fi
+	$(static_busybox)
+	$(call packages,debootstrap:debootstrap depmod:kmod mke2fs:e2fsprogs qemu-aarch64-static:qemu-user-static unshare:util-linux xz:xz-utils)
+	echo "setup: making the emulated board, which takes five minutes"
+	tests/guest/build $(GUEST)-arm64 arm64
 
 $(VENV)/installed: tests/clients/requirements.txt
 $(SCANNERS)/installed: tests/scanners/requirements.txt

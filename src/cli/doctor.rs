@@ -17,6 +17,7 @@ use crate::base::{ByteSize, Clock as _, Lsn, SystemClock};
 use crate::config::Config;
 use crate::deploy::{Finding, Tree, checkup};
 use crate::extraction;
+use crate::index::vector::kernels;
 use crate::mcp::Tool;
 use crate::snapshot::Snapshots;
 use crate::store::{self, Reader};
@@ -166,12 +167,26 @@ fn parsers() -> Option<Finding> {
     }
 }
 
-/// The findings about the machine, and its GPU.
-fn machine_json(machine: &Machine) -> (Vec<Value>, Option<Value>) {
+/// A report with the findings about the machine, its processor and its GPU; the last two are `null` on another machine.
+fn with_machine(mut report: Value, machine: &Machine) -> Value {
     let findings = machine.findings.iter();
     let findings =
         findings.map(|found| json!({"about": found.about, "problem": found.is_obstacle, "message": found.message}));
-    (findings.collect(), machine.gpu.as_ref().map(gpu::SelfTest::as_json))
+    report["machine"] = findings.collect();
+    report["cpu"] = machine
+        .gpu
+        .as_ref()
+        .map(|_| json!({"architecture": std::env::consts::ARCH, "instructions": kernels::instructions()}))
+        .into();
+    report["gpu"] = machine.gpu.as_ref().map(gpu::SelfTest::as_json).into();
+    report
+}
+
+/// The processor, and what it does for vectors.
+fn cpu() -> String {
+    let instructions = kernels::instructions();
+    let used = if instructions.is_empty() { "no vector instructions".to_owned() } else { instructions.join(", ") };
+    format!("{}: {used}", std::env::consts::ARCH)
 }
 
 fn print_machine(machine: &Machine) -> Result<(), Failure> {
@@ -179,6 +194,9 @@ fn print_machine(machine: &Machine) -> Result<(), Failure> {
         let level = if found.is_obstacle { "problem" } else { "warning" };
         output::line(&format!("{level:<9}{}", found.message))
     })?;
+    if machine.gpu.is_some() {
+        output::line(&format!("cpu      {}", cpu()))?;
+    }
     let gpu = machine.gpu.as_ref().and_then(gpu::SelfTest::words);
     gpu.map_or(Ok(()), |words| output::line(&format!("gpu      {words}")))
 }
@@ -186,8 +204,7 @@ fn print_machine(machine: &Machine) -> Result<(), Failure> {
 /// The findings if no data is accessible.
 fn print_machine_only(common: &Common, machine: &Machine) -> Result<(), Failure> {
     if common.json {
-        let (findings, gpu) = machine_json(machine);
-        return output::json(&json!({"running": false, "machine": findings, "gpu": gpu}));
+        return output::json(&with_machine(json!({"running": false}), machine));
     }
     print_machine(machine)
 }
@@ -213,10 +230,8 @@ fn running(common: &Common, status: &Value, machine: &Machine) -> Result<(), Fai
         .extend((!restart.is_empty()).then(|| format!("settings changed and need a restart: {}", restart.join(", "))));
     warnings.extend(status["snapshots"]["problem"].as_str().map(|problem| format!("snapshots: {problem}")));
     if common.json {
-        let (machine, gpu) = machine_json(machine);
-        output::json(
-            &json!({"running": true, "problems": problems, "warnings": warnings, "machine": machine, "gpu": gpu}),
-        )?;
+        let report = json!({"running": true, "problems": problems, "warnings": warnings});
+        output::json(&with_machine(report, machine))?;
     } else {
         print_machine(machine)?;
         problems.iter().try_for_each(|problem| output::line(&format!("problem  {problem}")))?;
@@ -333,12 +348,12 @@ fn print_report(common: &Common, checkup: &Checkup, repaired: bool, machine: &Ma
             .iter()
             .map(|one| json!({"collection": one.collection, "id": one.document, "passages": one.passages}))
             .collect();
-        let (machine, gpu) = machine_json(machine);
-        output::json(&json!({
+        let report = json!({
             "running": false, "node": checkup.node, "lsn": checkup.last.0, "log_bytes": checkup.log_bytes,
             "dead_bytes": checkup.dead_bytes, "problems": checkup.damage, "affected": affected,
-            "warnings": checkup.warnings, "repairs": checkup.mended, "machine": machine, "gpu": gpu,
-        }))?;
+            "warnings": checkup.warnings, "repairs": checkup.mended,
+        });
+        output::json(&with_machine(report, machine))?;
     } else {
         print_machine(machine)?;
         checkup.mended.iter().try_for_each(|line| output::line(&format!("repair   {line}")))?;

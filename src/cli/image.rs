@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Common, Failure, output};
 use crate::base::ByteSize;
 use crate::deploy::oci::gpu::{Collected, Drivers};
-use crate::deploy::oci::{Image, Reference};
+use crate::deploy::oci::{ArchivedImage, Image, Reference};
 use crate::deploy::{Architecture, OWN_EXECUTABLE, Tree};
 use crate::index::gpu::helper_program;
 
@@ -22,7 +22,8 @@ Examples:
   cairn image build -o .                                 write cairn-VERSION.tar here
   cairn image build -o - | ctr -n k8s.io images import -
   cairn image build -o . --gpu                           with a layer for GPUs, from this machine's libraries
-  cairn image inspect                                    show names, digest and size")]
+  cairn image inspect                                    show names, digest and size
+  cairn image inspect cairn-0.1.0.tar                    show those of an archive")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -50,9 +51,16 @@ and libraries. The file gets its name once it is complete.")]
         #[command(flatten)]
         of: Of,
     },
-    /// Show what would be built, and write nothing
-    #[command(after_help = "Example:\n  cairn image inspect --json")]
+    /// Show what an archive holds, or what would be built, and write nothing
+    #[command(after_help = "\
+Examples:
+  cairn image inspect                    what `cairn image build` would write
+  cairn image inspect cairn.tar --json   name, digest and processors of an archive")]
     Inspect {
+        /// An image archive, of Cairn or another program [default: what would be built]
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath,
+            conflicts_with_all = ["executable", "with_platform", "name", "gpu"])]
+        archive: Option<PathBuf>,
         #[command(flatten)]
         of: Of,
     },
@@ -136,7 +144,8 @@ pub(super) fn collect(tree: &Tree, drivers: &Drivers) -> Result<Collected, Failu
 pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::Build { output, of } => build(common, output, of),
-        Verb::Inspect { of } => print_result(common, &of.image()?, None),
+        Verb::Inspect { archive: Some(file), .. } => print_archive(common, file),
+        Verb::Inspect { archive: None, of } => print_result(common, &of.image()?, None),
     }
 }
 
@@ -160,6 +169,36 @@ fn build(common: &Common, output: &Path, of: &Of) -> Result<(), Failure> {
     print_result(common, &built, Some(&file))
 }
 
+fn print_archive(common: &Common, file: &Path) -> Result<(), Failure> {
+    let image = ArchivedImage::open(file).map_err(Failure::usage)?;
+    let architectures: Vec<_> = image.architectures.iter().map(|one| one.oci()).collect();
+    if common.json {
+        return output::json(&json!({
+            "name": image.name,
+            "digest": image.digest(),
+            "architectures": architectures,
+            "os": "linux",
+            "bytes": image.bytes,
+            "file": file,
+        }));
+    }
+    print_rows(&[
+        ("name", image.name.clone()),
+        ("digest", image.digest()),
+        ("architecture", architectures.join(", ")),
+        ("size", size(image.bytes)),
+        ("file", file.display().to_string()),
+    ])
+}
+
+fn size(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", ByteSize(bytes))
+}
+
+fn print_rows(rows: &[(&str, String)]) -> Result<(), Failure> {
+    rows.iter().try_for_each(|(name, value)| output::line(&format!("{name:<14}{value}")))
+}
+
 fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Path>) -> Result<(), Failure> {
     if common.json {
         return output::json(&description(image, gpu.as_ref(), file));
@@ -169,7 +208,7 @@ fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Pat
         ("pinned", image.pinned()),
         ("digest", image.digest()),
         ("architecture", image.architectures().map(Architecture::oci).collect::<Vec<_>>().join(", ")),
-        ("size", format!("{} ({} bytes)", ByteSize(image.bytes()), image.bytes())),
+        ("size", size(image.bytes())),
     ];
     let is_for_several = image.architectures().nth(1).is_some();
     rows.extend(image.layers().map(|(architecture, layer)| {
@@ -183,7 +222,7 @@ fn print_result(common: &Common, Built { image, gpu }: &Built, file: Option<&Pat
         rows.extend(gpu.notes.iter().map(|note| ("warning", note.clone())));
     }
     rows.extend(file.map(|file| ("file", file.display().to_string())));
-    rows.iter().try_for_each(|(name, value)| output::line(&format!("{name:<14}{value}")))
+    print_rows(&rows)
 }
 
 fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> Value {

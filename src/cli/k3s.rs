@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::deploy::k3s::{
     self, Assignment, ClientToken, KubeObject, NodeSize, Options, Rendered, Settings, ValuesFile, Variant,
 };
+use crate::deploy::oci::ArchivedImage;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -56,6 +57,7 @@ Examples:
   cairn k3s render --with ingress,cert-manager --set ingress.host=cairn.example.com
   cairn k3s render --set storage.size=64GiB --set config.search.limit=12
   cairn k3s render --values site.yaml --set storage.class=longhorn
+  cairn k3s render --image-archive cairn-0.1.0.tar
   cairn k3s render --kustomize -o base/
 
 No cluster is contacted, and nothing is applied. --help lists the keys of --set.";
@@ -100,6 +102,9 @@ struct RenderArguments {
     /// Digest of the image; the pod then names the image by its digest alone
     #[arg(long, value_name = "sha256:HEX")]
     image_digest: Option<String>,
+    /// Archive of `cairn image build`: the pod names its image by name and digest, and runs on the processors that it is for
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "image_digest"], value_hint = clap::ValueHint::FilePath)]
+    image_archive: Option<PathBuf>,
     /// File with a token for clients, rendered as a Secret [default: none; the node makes its own]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -136,13 +141,15 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 
 fn render(common: &Common, arguments: &RenderArguments) -> Result<(), Failure> {
     let token = arguments.token_file.as_deref().map(read_token).transpose()?;
+    let archive = arguments.image_archive.as_deref().map(ArchivedImage::open).transpose().map_err(Failure::usage)?;
     let options = Options {
         values: arguments.values.as_deref().map(read_values).transpose()?,
         size: arguments.node_size,
         with: arguments.with.iter().copied().collect(),
         set: arguments.set.clone(),
-        image: arguments.image.clone(),
-        image_digest: arguments.image_digest.clone(),
+        image: archive.as_ref().map(|image| image.name.clone()).or_else(|| arguments.image.clone()),
+        image_digest: archive.as_ref().map(ArchivedImage::digest).or_else(|| arguments.image_digest.clone()),
+        architectures: archive.map(|image| image.architectures),
         token,
         brings_image: false,
     };

@@ -11,6 +11,7 @@
 //! reads it a second time. The
 //! memory in use does not depend on the executable's size.
 
+mod archive;
 pub mod gpu;
 mod layer;
 mod reference;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub use self::archive::{ArchiveError, ArchivedImage};
 use self::layer::Layer;
 pub use self::reference::{Reference, ReferenceError};
 use super::executable::{Architecture, Executable, ExecutableError};

@@ -39,6 +39,7 @@ mod disk;
 mod engine;
 mod error;
 mod graph;
+pub mod kernels;
 mod keys;
 mod matrix;
 mod recall;

@@ -1,13 +1,19 @@
 //! The program for aarch64 beside this machine's own: `make test-aarch64` builds it, runs it by qemu-user, and tests it with the tests
 //! that this machine's own program passes, and with these, which compare the two.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use cairn::base::{Lsn, SystemClock};
+use cairn::store::{self, ChangeKind};
 use serde_json::{Map, Value};
 
+use crate::host::cut_the_power_while_writing;
+use crate::host_guest::{self, Guest, is_board};
 use crate::left_out::on_request;
-use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stdout};
+use crate::node::{CAIRN, assert_says, cairn, clean, json_of, list, stderr, stdout};
 use crate::static_binary::{DEBIAN_12, newest_glibc};
 
 /// How far a score may be from the other processor's, whose kernels add in another order: it is shown with four decimals.
@@ -20,6 +26,16 @@ fn file() -> Option<PathBuf> {
         on_request("takes a program for aarch64; `make test-aarch64` builds one");
     }
     file
+}
+
+/// Its GPU helper; `None` where it was built without one.
+fn gpu_helper() -> Option<PathBuf> {
+    file()?;
+    let helper = std::env::var_os("AARCH64_GPU_HELPER").map(PathBuf::from);
+    if helper.is_none() {
+        on_request("takes a program for aarch64 with its GPU helper; `make test-aarch64` builds one");
+    }
+    helper
 }
 
 /// What both programs answer to the same arguments, the emulated one first.
@@ -46,9 +62,7 @@ fn the_file_is_static_and_fits_every_page_size() {
 /// Loaders of Jetson's and Raspberry Pi OS take what Debian 12's takes.
 #[test]
 fn its_gpu_helper_asks_for_no_newer_c_library_than_debian_12_has() {
-    let Some(file) = file() else { return };
-    let target = file.ancestors().nth(2).expect("target/aarch64-unknown-linux-gnu/PROFILE/cairn");
-    let helper = target.join("gpu-helper/aarch64-unknown-linux-gnu/helper/cairn-gpu");
+    let Some(helper) = gpu_helper() else { return };
     let brief = Command::new("file").arg("--brief").arg(&helper).output().expect("file is installed");
     assert_says(&stdout(&brief), &["ARM aarch64", "dynamically linked", "/lib/ld-linux-aarch64.so.1"]);
     assert!(newest_glibc(&helper) <= DEBIAN_12, "{:?}", newest_glibc(&helper));
@@ -57,7 +71,7 @@ fn its_gpu_helper_asks_for_no_newer_c_library_than_debian_12_has() {
 /// The emulator lets no process filter its system calls.
 #[test]
 fn a_gpu_helper_that_cannot_restrict_itself_says_so() {
-    if file().is_none() {
+    if gpu_helper().is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -71,22 +85,33 @@ fn a_gpu_helper_that_cannot_restrict_itself_says_so() {
     assert!(!shown.contains("version of the driver"), "{shown}");
 }
 
+/// Both programs have added the manual to a store of their own, the emulated one first.
+fn two_stores(folder: &Path) -> [PathBuf; 2] {
+    let data = ["aarch64", "own"].map(|name| folder.join(name));
+    // Each adds what it reads and embeds itself.
+    for (data, mut program) in data.iter().zip([cairn(), clean(Command::new(CAIRN))]) {
+        let add = program.arg("--json").arg("add").arg(manual()).args(["-c", "manual", "--data-dir"]).arg(data);
+        json_of(&add.output().expect("it runs"));
+    }
+    data
+}
+
+fn manual() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
+}
+
+fn ask<'a>(question: &'a str, mode: &'a str, data: &'a Path) -> [&'a str; 11] {
+    let data = data.to_str().expect("a path in UTF-8");
+    ["--json", "search", question, "-c", "manual", "-n", "10", "--mode", mode, "--data-dir", data]
+}
+
 #[test]
 fn both_give_the_same_answers_of_the_same_store() {
     if file().is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let manual = manual.to_string_lossy();
-    let data: Vec<String> =
-        ["aarch64", "own"].map(|name| folder.path().join(name).to_string_lossy().into_owned()).to_vec();
-    // Each adds what it reads and embeds itself, and each answers from both stores.
-    for (data, mut program) in data.iter().zip([cairn(), clean(Command::new(CAIRN))]) {
-        json_of(
-            &program.args(["--json", "add", &manual, "-c", "manual", "--data-dir", data]).output().expect("it runs"),
-        );
-    }
+    let data = two_stores(folder.path());
     for question in [
         "How do I add my own documents?",
         "restore a snapshot after a disk failed",
@@ -98,14 +123,10 @@ fn both_give_the_same_answers_of_the_same_store() {
         "memory of a small board",
     ] {
         for mode in ["hybrid", "dense", "lexical"] {
-            let arguments =
-                |data| ["--json", "search", question, "-c", "manual", "-n", "10", "--mode", mode, "--data-dir", data];
-            let [of_theirs, of_own] = [0, 1].map(|store| both(&arguments(&data[store])).map(|output| results(&output)));
+            let [of_theirs, of_own] =
+                [0, 1].map(|store| both(&ask(question, mode, &data[store])).map(|output| results(&output)));
             for [emulated, own] in [&of_theirs, &of_own] {
-                assert!(!own.is_empty(), "{question}: nothing found");
-                let ids = |results: &[Value]| results.iter().map(|one| one["id"].clone()).collect::<Vec<_>>();
-                assert_eq!(ids(emulated), ids(own), "{mode}: {question}");
-                emulated.iter().zip(own).for_each(|(one, other)| assert_same_scores(one, other, question));
+                assert_same_results(emulated, own, question);
             }
             // Documents come into a store in another order each time, and that decides between equal scores.
             let own = &of_own[1];
@@ -117,8 +138,140 @@ fn both_give_the_same_answers_of_the_same_store() {
     }
 }
 
+#[test]
+fn both_embed_the_same_passages_byte_for_byte() {
+    if file().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let [emulated, own] = two_stores(folder.path()).map(|data| embeddings(&data));
+    assert!(own.len() > 500, "{}", own.len());
+    assert_eq!(emulated.keys().collect::<Vec<_>>(), own.keys().collect::<Vec<_>>());
+    for (digest, bytes) in &own {
+        assert_eq!(emulated.get(digest), Some(bytes), "{digest}");
+    }
+}
+
+/// The embeddings of a store, by digest of their passages.
+fn embeddings(data: &Path) -> BTreeMap<String, Vec<u8>> {
+    let config = store::Config::new(data.to_owned(), Arc::new(SystemClock));
+    let (_writer, reader, _) = store::open(config).expect("it opens");
+    let mut found = BTreeMap::new();
+    for change in reader.changes_after(Lsn::ZERO) {
+        let ChangeKind::DocumentPut { bodies, .. } = change.expect("it is read").kind else { continue };
+        for body in bodies {
+            let bytes = body.embedding.iter().flat_map(|component| component.to_le_bytes()).collect();
+            found.insert(body.digest.to_string(), bytes);
+        }
+    }
+    found
+}
+
+/// As the emulator names them: a Raspberry Pi 4, a Raspberry Pi 5, and all that the emulator knows.
+const PROCESSORS: &[(&str, &[&str])] = &[
+    ("cortex-a72", &["NEON"]),
+    ("cortex-a76", &["NEON", "NEON FP16", "NEON dot product"]),
+    ("max", &["NEON", "NEON dot product", "NEON BF16", "SVE", "SVE dot product"]),
+];
+
+#[test]
+fn processors_use_the_instructions_that_they_have_and_give_the_same_answers() {
+    if file().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let add = clean(Command::new(CAIRN))
+        .arg("--json")
+        .arg("add")
+        .arg(manual())
+        .args(["-c", "manual", "--data-dir"])
+        .arg(&data)
+        .output();
+    json_of(&add.expect("it runs"));
+    for (processor, expected) in PROCESSORS {
+        let emulated = |arguments: &[&str]| {
+            json_of(&cairn().env("QEMU_CPU", processor).args(arguments).output().expect("it runs"))
+        };
+        let elsewhere = folder.path().join("elsewhere");
+        let output = cairn()
+            .env("QEMU_CPU", processor)
+            .args(["--json", "doctor", "--data-dir"])
+            .arg(&elsewhere)
+            .output()
+            .expect("it runs");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(report["cpu"]["architecture"], "aarch64");
+        let found: Vec<&str> = list(&report["cpu"]["instructions"]).iter().filter_map(Value::as_str).collect();
+        let missing: Vec<_> = expected.iter().filter(|one| !found.contains(one)).collect();
+        assert!(missing.is_empty() && (*processor == "max" || found.len() == expected.len()), "{processor}: {found:?}");
+        for question in ["How do I add my own documents?", "what happens at a power cut", "memory of a small board"] {
+            for mode in ["hybrid", "dense"] {
+                let own = clean(Command::new(CAIRN)).args(ask(question, mode, &data)).output().expect("it runs");
+                let emulated = results_of(&emulated(&ask(question, mode, &data)));
+                assert_same_results(&emulated, &results(&own), &format!("{processor}: {mode}: {question}"));
+            }
+        }
+    }
+}
+
+/// The same results in the same order.
+#[track_caller]
+fn assert_same_results(one: &[Value], other: &[Value], question: &str) {
+    let ids = |results: &[Value]| results.iter().map(|one| one["id"].clone()).collect::<Vec<_>>();
+    assert!(!other.is_empty(), "{question}: nothing found");
+    assert_eq!(ids(one), ids(other), "{question}");
+    one.iter().zip(other).for_each(|(one, other)| assert_same_scores(one, other, question));
+}
+
+/// A bundle for both processors comes to a board with pages of 16 KiB and no network.
+#[test]
+fn a_board_is_installed_from_a_bundle_and_keeps_what_it_acknowledged() {
+    if !is_board() {
+        on_request("takes an emulated board; `make test-host ARCH=arm64` makes one");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = |arguments: &[&str]| {
+        let output = clean(Command::new(CAIRN)).current_dir(folder.path()).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    };
+    let (program, manual) = (host_guest::program(), manual());
+    let [program_name, manual] = [&program, &manual].map(|path| path.to_str().expect("a path in UTF-8"));
+    here(&["bundle", "keygen", "-o", "site.key"]);
+    let create = ["bundle", "create", "-o", "site.bundle", "--key", "site.key", "--documents", manual];
+    here(&[&create[..], &["--with-platform", program_name]].concat());
+    let Some(mut guest) = Guest::start(&[
+        (&program, "/root/cairn"),
+        (&folder.path().join("site.bundle"), "/root/site.bundle"),
+        (&folder.path().join("site.pub"), "/root/site.pub"),
+    ]) else {
+        return;
+    };
+    assert_eq!(guest.must("uname -m; getconf PAGESIZE; ls /sys/class/net"), "aarch64\n16384\nlo\n");
+    let install = "/root/cairn install --yes --bundle /root/site.bundle --public-key /root/site.pub --json";
+    let installed: Value = serde_json::from_str(&guest.must(install)).expect("JSON");
+    let (token, authority) = (installed["token"].as_str().expect("a token"), &installed["authority"]);
+    let search = format!(
+        "CAIRN_TOKEN={token} cairn search 'what happens at a power cut' --url https://127.0.0.1:7171 --ca {} --json",
+        authority.as_str().expect("a path")
+    );
+    let before: Value = serde_json::from_str(&guest.must(&search)).expect("JSON");
+    assert!(!results_of(&before).is_empty(), "{before}");
+    cut_the_power_while_writing(&mut guest, 1);
+    let after: Value = serde_json::from_str(&guest.must(&search)).expect("JSON");
+    assert_eq!(results_of(&after), results_of(&before));
+    let doctor = guest.must("systemctl stop cairn; cairn --data-dir /var/lib/cairn doctor");
+    assert_says(&doctor, &["cpu      aarch64: NEON, NEON FP16, NEON dot product", "the log is whole"]);
+    guest.shutdown();
+}
+
 fn results(output: &Output) -> Vec<Value> {
-    list(&json_of(output)["results"]).to_vec()
+    results_of(&json_of(output))
+}
+
+fn results_of(answer: &Value) -> Vec<Value> {
+    list(&answer["results"]).to_vec()
 }
 
 #[track_caller]

@@ -10,9 +10,8 @@ use cairn::base::ByteSize;
 use cairn::deploy::systemd::{self, Machine};
 use serde_json::Value;
 
-use crate::host_guest::{Guest, MEMORY};
+use crate::host_guest::{self, Guest, MEMORY};
 use crate::left_out::on_request;
-use crate::node::CAIRN;
 
 /// Where the tests put the release.
 const RELEASE: &str = "/usr/local/lib/cairn/0.0.0-00000000";
@@ -26,7 +25,7 @@ fn installed() -> Option<Guest> {
         let text = String::from_utf8(file.bytes).expect("text");
         guest.write(file.path.to_str().expect("UTF-8"), file.mode, &text);
     }
-    guest.put(Path::new(CAIRN), &format!("{RELEASE}/cairn"));
+    guest.put(&host_guest::program(), &format!("{RELEASE}/cairn"));
     guest.must(&format!("ln -sfn {RELEASE} {CURRENT} && ln -sfn {CURRENT}/cairn {COMMAND}"));
     guest.must("systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && sync");
     Some(guest)
@@ -71,9 +70,9 @@ const ADD: &str = "export CAIRN_DATA_DIR=/var/lib/cairn; mkdir -p /srv/notes; ad
                    >/srv/notes/$1.md && cairn add --prefix notes/ /srv/notes/$1.md -c notes >/dev/null; }\n";
 
 /// Writes notes until the power is cut, and demands each acknowledged one afterwards.
-fn cut_the_power_while_writing(guest: &mut Guest, round: u32) {
+pub fn cut_the_power_while_writing(guest: &mut Guest, round: u32) {
     guest.begin(&format!(
-        "{ADD} for i in $(seq {first} {last}); do add $i && echo \"ACKNOWLEDGED $i\" >/dev/ttyS0; done",
+        "{ADD} for i in $(seq {first} {last}); do add $i && echo \"ACKNOWLEDGED $i\" >/dev/console; done",
         first = round * 1000,
         last = round * 1000 + 999
     ));

@@ -1,4 +1,5 @@
-//! A machine of its own: a Debian with systemd that qemu runs, made once by `make setup-guest`.
+//! A machine of its own: a Debian with systemd that qemu runs, made once by `make setup-guest`. With `CAIRN_TEST_GUEST=arm64` it is a board
+//! like a Raspberry Pi 5, and the program in it that of `AARCH64_PROGRAM`.
 //!
 //! It has no network device. Commands go in and results come back through virtio ports, served by `tests/guest/agent`; what the
 //! guest writes to its serial console can be waited for while a command runs. Its disk is a fresh overlay over the common image.
@@ -23,6 +24,7 @@ use base64::prelude::BASE64_STANDARD;
 use tempfile::TempDir;
 
 use crate::left_out::left_out;
+use crate::node::CAIRN;
 
 /// How long a boot may take. It takes 15 s alone on one core with software emulation.
 const BOOT: Duration = Duration::from_secs(240);
@@ -59,8 +61,26 @@ struct Running {
     requests: u64,
 }
 
+/// Whether the guest is a board, which is emulated on every machine.
+pub fn is_board() -> bool {
+    std::env::var("CAIRN_TEST_GUEST").is_ok_and(|value| value == "arm64")
+}
+
+/// The program that runs in the guest.
+pub fn program() -> PathBuf {
+    if !is_board() {
+        return PathBuf::from(CAIRN);
+    }
+    std::env::var_os("AARCH64_PROGRAM").map(PathBuf::from).expect("AARCH64_PROGRAM names the program for the guest")
+}
+
 fn image(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest").join(file)
+    let folder = if is_board() { "target/guest-arm64" } else { "target/guest" };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(file)
+}
+
+fn emulator() -> &'static str {
+    if is_board() { "qemu-system-aarch64" } else { "qemu-system-x86_64" }
 }
 
 fn is_on_path(program: &str) -> bool {
@@ -76,7 +96,7 @@ impl Guest {
     pub fn start(files: &[(&Path, &str)]) -> Option<Self> {
         let missing = if !image("complete").is_file() {
             Some("`make setup-guest` was not run, or could not make the guest without root")
-        } else if !is_on_path("qemu-system-x86_64") || !is_on_path("qemu-img") {
+        } else if !is_on_path(emulator()) || !is_on_path("qemu-img") {
             Some("qemu is not installed")
         } else {
             None
@@ -132,12 +152,15 @@ impl Guest {
 
     fn command(&self) -> Command {
         let at = |name: &str| self.directory.path().join(name).display().to_string();
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"])
-            .args(["-accel", &accelerator(), "-cpu", "max", "-smp", "2", "-m", &format!("{MEMORY_MIB}M")])
+        // The board's processor is a Raspberry Pi 5's.
+        let (machine, processor, console) =
+            if is_board() { ("virt", "cortex-a76", "ttyAMA0") } else { ("q35", "max", "ttyS0") };
+        let mut qemu = Command::new(emulator());
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", machine])
+            .args(["-accel", &accelerator(), "-cpu", processor, "-smp", "2", "-m", &format!("{MEMORY_MIB}M")])
             .args(["-kernel", &image("kernel").display().to_string()])
             .args(["-initrd", &image("initial.gz").display().to_string()])
-            .args(["-append", "console=ttyS0 root=/dev/vda panic=-1 quiet systemd.show_status=0"])
+            .args(["-append", &format!("console={console} root=/dev/vda panic=-1 quiet systemd.show_status=0")])
             .args(["-drive", &format!("file={},if=virtio,format=qcow2,cache=writeback", at("disk"))])
             .args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci,max_ports=4"])
             .args(["-chardev", &format!("socket,id=commands,path={}", at("commands"))])

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::host::is_long_run;
-use crate::host_guest::{Guest, Output};
+use crate::host_guest::{self, Guest, Output};
 use crate::node::{CAIRN, assert_says, cairn, json_of, list, stderr, stdout};
 
 /// Every file and link below a folder; of the executable its size.
@@ -249,7 +249,7 @@ fn an_agent_of_a_cluster_is_told_what_to_do_instead() {
 
 /// A guest with the binary where a technician copies it to.
 fn site() -> Option<Guest> {
-    Guest::start(&[(Path::new(CAIRN), "/root/cairn")])
+    Guest::start(&[(&host_guest::program(), "/root/cairn")])
 }
 
 /// What a command of the guest printed as JSON.
@@ -456,13 +456,13 @@ fn the_power_may_go_at_any_step_on_a_host() {
         "asking the node",
     ];
     for step in steps {
-        guest.begin("/root/cairn install --yes >/dev/null 2>/dev/ttyS0");
+        guest.begin("/root/cairn install --yes >/dev/null 2>/dev/console");
         guest.console_lines(&format!("… {step}"), 1);
         guest.power_cut();
         guest.boot();
         let first = install(&mut guest, "/root/cairn");
         guest.must("echo 'The pump is on the second floor.' > /root/pump.md; cairn add /root/pump.md -c site");
-        guest.begin("/root/cairn-2 install --yes >/dev/null 2>/dev/ttyS0");
+        guest.begin("/root/cairn-2 install --yes >/dev/null 2>/dev/console");
         guest.console_lines(&format!("… {step}"), 1);
         guest.power_cut();
         guest.boot();
@@ -472,7 +472,7 @@ fn the_power_may_go_at_any_step_on_a_host() {
         let second = install(&mut guest, "/root/cairn-2");
         assert_eq!(second["previous"], first["current"], "{step}: {outcome:?}");
         assert_eq!(search(&mut guest, &second, "pump")["results"][0]["source"]["document"], "pump.md", "{step}");
-        guest.begin("cairn uninstall --yes >/dev/null 2>/dev/ttyS0");
+        guest.begin("cairn uninstall --yes >/dev/null 2>/dev/console");
         guest.console_lines("… stopping the node", 1);
         guest.power_cut();
         guest.boot();

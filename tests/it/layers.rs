@@ -44,6 +44,7 @@ const PARTS: &[(&str, Uses)] = &[
     // `task`: reporting progress to a slow client is a task of its own. `snapshot`: its tools.
     ("mcp", These(&["calls", "retrieval", "collection", "snapshot", "registry", "auth", "task"])),
     ("gateway", These(&["mcp", "calls", "registry", "auth", "fetch", "task"])),
+    // What it reads of another node, `collection` copies: `Access::copy`.
     ("federation", These(&["calls", "store", "collection", "snapshot", "auth", "fetch", "task"])),
     ("deploy", These(&["snapshot", "fetch"])),
     ("operator", These(&["deploy", "registry", "fetch", "task"])),

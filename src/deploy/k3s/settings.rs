@@ -23,6 +23,7 @@ use super::sizes::{Cpu, NodeSize};
 use super::spec::{Gpu, Host, ObjectName, Spec};
 use super::values_file::ValuesFile;
 use crate::base::ByteSize;
+use crate::deploy::executable::Architecture;
 
 /// The version that is rendered: that of this program.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -69,6 +70,8 @@ pub struct Options {
     pub image: Option<String>,
     /// Its digest, `sha256:` and 64 hex digits. The image is then named by the digest alone.
     pub image_digest: Option<String>,
+    /// The processors that the image is for, where that is known; `None`: that of this program.
+    pub architectures: Option<Vec<Architecture>>,
     /// A token that clients use, rendered as a Secret. Without it a Secret may be made by other means, before or after.
     pub token: Option<ClientToken>,
     /// Whether the caller brings the image, so that no other may be named.
@@ -160,7 +163,12 @@ impl Settings {
         if options.brings_image {
             check::no_image(&mut draft, &spec);
         }
-        let settings = check::settings(&mut draft, spec, options.token.clone(), RenderCommand::of(options));
+        let held = options.architectures.as_deref();
+        let mut command = RenderCommand::of(options);
+        if let (Some(held), None) = (held, &spec.node.arch) {
+            command.set.insert("node.arch".to_owned(), check::names(held).join(","));
+        }
+        let settings = check::settings(&mut draft, spec, options.token.clone(), held, command);
         (settings, draft.problems)
     }
 
@@ -205,7 +213,7 @@ impl Settings {
     /// Every problem found.
     pub fn of(spec: Spec, token: Option<ClientToken>) -> Result<Self, SettingsError> {
         let mut draft = Draft::default();
-        let settings = check::settings(&mut draft, spec, token, RenderCommand::default());
+        let settings = check::settings(&mut draft, spec, token, None, RenderCommand::default());
         let problems = draft.problems;
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }

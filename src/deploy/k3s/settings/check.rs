@@ -15,7 +15,15 @@ use crate::deploy::executable::Architecture;
 use crate::deploy::oci::Reference;
 
 /// The settings of a spec. Where something is wrong the draft notes it, and its place holds anything.
-pub(super) fn settings(draft: &mut Draft, spec: Spec, token: Option<ClientToken>, command: RenderCommand) -> Settings {
+///
+/// * `held`: the processors that the image is for, where that is known.
+pub(super) fn settings(
+    draft: &mut Draft,
+    spec: Spec,
+    token: Option<ClientToken>,
+    held: Option<&[Architecture]>,
+    command: RenderCommand,
+) -> Settings {
     namespace(draft, &spec);
     let size = node_size(draft, &spec);
     let own = draft.configuration(&spec.config);
@@ -33,7 +41,7 @@ pub(super) fn settings(draft: &mut Draft, spec: Spec, token: Option<ClientToken>
         image: image(draft, &spec),
         hosts,
         node_selector: node_selector(&spec),
-        architectures: architectures(draft, &spec),
+        architectures: architectures(draft, &spec, held),
         storage: spec.storage.size.map_or(size.defaults().storage, AtLeast::get),
         resources: bounds(draft, &spec, size),
         drain_timeout: drain_timeout(draft, &own),
@@ -161,9 +169,16 @@ fn node_selector(spec: &Spec) -> BTreeMap<String, String> {
 }
 
 /// The processors that run the image, by Kubernetes' names; none where the image is said to run on any.
-fn architectures(draft: &mut Draft, spec: &Spec) -> Vec<String> {
+fn architectures(draft: &mut Draft, spec: &Spec, held: Option<&[Architecture]>) -> Vec<String> {
+    let held = held.map(names);
     match spec.node.arch.as_deref().map(String::as_str) {
-        Some(names) if names != "any" => names.split(',').map(str::to_owned).collect(),
+        Some(chosen) if chosen != "any" => {
+            let names: Vec<String> = chosen.split(',').map(str::to_owned).collect();
+            if let Some(held) = held.filter(|held| names.iter().any(|name| !held.contains(name))) {
+                draft.refuse("node.arch", chosen, &format!("what the image is for: {}", held.join(",")));
+            }
+            names
+        }
         Some(_) if spec.image.name.is_some() => Vec::new(),
         Some(_) => {
             let expected = "those that Cairn's own image was built for: one such as amd64, or amd64,arm64";
@@ -171,8 +186,13 @@ fn architectures(draft: &mut Draft, spec: &Spec) -> Vec<String> {
             Vec::new()
         }
         None if draft.has_problem("node.arch") => Vec::new(),
-        None => vec![Architecture::of_this_machine().map_or("amd64", Architecture::oci).to_owned()],
+        None => held.unwrap_or_else(|| names(&[Architecture::of_this_machine().unwrap_or(Architecture::X86_64)])),
     }
+}
+
+/// By Kubernetes' names.
+pub(super) fn names(architectures: &[Architecture]) -> Vec<String> {
+    architectures.iter().map(|one| one.oci().to_owned()).collect()
 }
 
 fn documents(draft: &mut Draft, documents: Option<&Documents>) {
