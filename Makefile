@@ -93,7 +93,7 @@ test: ## Set up what the tests need and run all of them
 	kube=$$!
 	trap 'kill $$kube 2>/dev/null || true' EXIT
 	$(MAKE) setup-build setup-test
-	$(CARGO) tests --no-run
+	$(CARGO) nextest run --release --no-run
 	wait $$kube
 	export CAIRN_TEST_LEFT_OUT='$(CURDIR)/$(TARGET_DIR)/left-out.txt'
 	rm -f "$$CAIRN_TEST_LEFT_OUT"
@@ -106,19 +106,19 @@ test: ## Set up what the tests need and run all of them
 		fi
 	}
 	trap left_out EXIT
-	$(CARGO) tests
-	$(CARGO) doc-tests --quiet
+	$(CARGO) nextest run --release
+	$(CARGO) test --release --doc --quiet
 
 # amd64: this machine's program, all journeys. arm64: the program for aarch64 on a board with pages of 16 KiB, the first journey of each kind.
 ARCH ?= amd64
 .PHONY: test-host
 test-host: setup $(if $(filter arm64,$(ARCH)),setup-cross setup-guest-arm64) ## Run the long tests on an emulated host with systemd; ARCH=arm64 for an emulated board
 	@if [ '$(ARCH)' = amd64 ]; then
-		CAIRN_TEST_HOST=all $(CARGO) tests -E 'test(/^(host|install)::/)' --no-capture
+		CAIRN_TEST_HOST=all $(CARGO) nextest run --release -E 'test(/^(host|install)::/)' --no-capture
 		exit
 	fi
 	$(MAKE) dist-binary TARGET=$(CROSS_TARGET)
-	CAIRN_TEST_GUEST=arm64 AARCH64_PROGRAM='$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)/dist/cairn' $(CARGO) tests --no-capture \
+	CAIRN_TEST_GUEST=arm64 AARCH64_PROGRAM='$(CURDIR)/$(TARGET_DIR)/$(CROSS_TARGET)/dist/cairn' $(CARGO) nextest run --release --no-capture \
 		-E 'test(/^aarch64::a_board/) | test(=host::a_node_lives_on_a_systemd_host) | test(=install::a_node_is_installed_without_a_network_upgraded_taken_back_and_removed)'
 
 # Tests of this machine's own program that the emulated one passes too, and those that compare the two.
@@ -140,7 +140,7 @@ test-aarch64: setup-cross setup-test ## Build for aarch64, and test that program
 		$(MAKE) emulated-binary TARGET=$(CROSS_TARGET)
 	fi
 	AARCH64_PROGRAM=$$built/$(AARCH64_PROFILE)/cairn CAIRN_TEST_PROGRAM='$(CURDIR)/tests/aarch64/run' \
-		$(CARGO) tests -E '($(AARCH64_TESTS)) - ($(AARCH64_NOT))'
+		$(CARGO) nextest run --release -E '($(AARCH64_TESTS)) - ($(AARCH64_NOT))'
 
 # A Raspberry Pi 4, a Raspberry Pi 5, and all that the emulator knows.
 AARCH64_CPUS ?= cortex-a72 cortex-a76 max
@@ -163,7 +163,7 @@ emulated-binary:
 .PHONY: test-k8s
 test-k8s: setup ## The journey of tests/it/install_k3s.rs on this machine's K3s server, as root: KUBECONFIG=/etc/rancher/k3s/k3s.yaml
 	@if [ ! -r '$(KUBECONFIG)' ]; then echo 'test-k8s: run this as root on a K3s server without Cairn, with KUBECONFIG=/etc/rancher/k3s/k3s.yaml' >&2; exit 1; fi
-	CAIRN_TEST_K8S='$(KUBECONFIG)' $(CARGO) tests -E 'test(/install_k3s::.*real_server/)' --no-capture
+	CAIRN_TEST_K8S='$(KUBECONFIG)' $(CARGO) nextest run --release -E 'test(/install_k3s::.*real_server/)' --no-capture
 
 .PHONY: test-cluster
 test-cluster: setup-build setup-cluster ## Install Cairn on a whole Kubernetes node that is started here and removed after, as root

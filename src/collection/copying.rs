@@ -22,7 +22,7 @@ use crate::store::{
 pub struct Progress {
     /// Unique in the collection, for instance `followed/` and the other node's id.
     pub key: String,
-    /// The position, as whoever follows writes it. At most [`crate::store::NAME_BYTES_MAX`] bytes.
+    /// The position, in the follower's own form. At most [`crate::store::NAME_BYTES_MAX`] bytes.
     pub value: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
 //! What an image archive on a disk holds: its name, its digest and the processors that it is for.
 //!
 //! Invariants: only the small members of an archive are read, at most [`KEPT_BYTES_MAX`] of them, and each that is used has the digest by
-//! which it is named. Layers are skipped, not checked: whoever imports the image does that.
+//! which it is named. Layers are skipped, not checked: whatever imports the image does that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
