@@ -17,9 +17,6 @@ RUN_DATA ?= target/run/data
 RUN_ONCE ?=
 QUESTION ?= How do I add my own documents?
 
-# Half of their time the tests wait, for clocks and for each other, so there are more of them at once than processors.
-export NEXTEST_TEST_THREADS ?= $(shell echo $$((($$(nproc) * 3 + 1) / 2)))
-
 # The binary. One given from outside is taken as it is; otherwise it is built.
 CAIRN ?=
 CARGO := cargo
@@ -106,7 +103,8 @@ test: ## Set up what the tests need and run all of them
 		fi
 	}
 	trap left_out EXIT
-	$(CARGO) nextest run --release
+	# Half of their time the tests wait, for clocks and for each other, so there are more of them at once than processors.
+	$(CARGO) nextest run --release --test-threads $$((($$(nproc) * 3 + 1) / 2))
 	$(CARGO) test --release --doc --quiet
 
 # amd64: this machine's program, all journeys. arm64: the program for aarch64 on a board with pages of 16 KiB, the first journey of each kind.
