@@ -266,6 +266,38 @@ fn skopeo_finds_each_platform_of_an_image_for_both() {
 }
 
 #[test]
+fn manifests_follow_what_an_archive_holds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (both, built) = build_for_both(folder.path());
+    let (one, _) = build(folder.path());
+    let render = |file: &Path, more: &[&str]| {
+        cairn().args(["k3s", "render", "--image-archive"]).arg(file).args(more).output().expect("it runs")
+    };
+    let manifests = stdout(&render(&both, &[]));
+    let pinned = built["pinned"].as_str().expect("a name");
+    let again = format!("--image {NAME} --image-digest {}", built["digest"].as_str().expect("a digest"));
+    assert_says(
+        &manifests,
+        &[&format!("image: {pinned}"), "- amd64", "- arm64", &again, "--set node.arch=amd64,arm64"],
+    );
+    assert_says(&stdout(&render(&both, &["--set", "node.arch=arm64"])), &["kubernetes.io/arch: arm64"]);
+    let wrong = render(&one, &["--set", "node.arch=arm64"]);
+    assert_eq!((wrong.status.code(), stdout(&wrong)), (Some(2), String::new()));
+    assert_says(&stderr(&wrong), &["node.arch is 'arm64'", "what the image is for: amd64"]);
+    let wrong = render(Path::new(CAIRN), &[]);
+    assert_eq!((wrong.status.code(), stdout(&wrong)), (Some(2), String::new()));
+    assert_says(&stderr(&wrong), &["is not an image archive", "cairn image build"]);
+
+    // What another program wrote: under another name, and the platform is in the image's configuration alone.
+    let copy = folder.path().join("copy.tar");
+    let archive = |file: &Path, name: &str| format!("oci-archive:{}:{name}", file.display());
+    let from = archive(&one, env!("CARGO_PKG_VERSION"));
+    run("skopeo", &["copy", "--quiet", &from, &archive(&copy, "registry.example/edge/cairn:7")]);
+    let found = json_of(&image(&["inspect", &copy.to_string_lossy()]));
+    assert_eq!((&found["name"], &found["architectures"]), (&json!("registry.example/edge/cairn:7"), &json!(["amd64"])));
+}
+
+#[test]
 fn what_makes_no_image_for_both_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let other = foreign_executable(folder.path(), AARCH64);
