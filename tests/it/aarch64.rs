@@ -245,7 +245,7 @@ fn a_board_is_installed_from_a_bundle_and_keeps_what_it_acknowledged() {
     let installed: Value = serde_json::from_str(&guest.must(install)).expect("JSON");
     let (token, authority) = (installed["token"].as_str().expect("a token"), &installed["authority"]);
     let search = format!(
-        "CAIRN_TOKEN={token} cairn search 'what happens at a power cut' --url https://127.0.0.1:7171 --ca {} --json",
+        "CAIRN_TOKEN={token} cairn search 'what happens at a power cut' -c docs --url https://127.0.0.1:7171 --ca {} --json",
         authority.as_str().expect("a path")
     );
     let before: Value = serde_json::from_str(&guest.must(&search)).expect("JSON");
