@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! * What was copied and how far the other store was followed are in one batch: after a crash both are there or neither.
-//! * Copying the same changes again changes no document.
+//! * Copying the same changes again ends with the same documents.
 //! * Versions and times are those of this store; the progress says which positions of the other one they come from.
 
 use std::sync::Arc;
