@@ -40,9 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::rest::{error_response, error_response_as};
 use crate::auth::Authenticator;
-use crate::collection::Library;
 use crate::mcp::{Catalog, NodeTools, Server, ToolError};
-use crate::task::{Drain, Readiness};
+use crate::task::Drain;
 
 pub use admin::Admin;
 pub use body::BodyLimits;
@@ -166,12 +165,6 @@ fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
 /// The answer to a request that there is no room for.
 fn busy_response() -> Response {
     error_response(&ToolError::overloaded())
-}
-
-/// Why the node is not ready, as `/ready` shows it; empty when it is.
-pub(crate) fn not_ready(library: Option<&Library>, readiness: &Readiness) -> serde_json::Map<String, Value> {
-    let problems = crate::mcp::problems(library, readiness);
-    problems.into_iter().map(|(name, reason)| (name, reason.into())).collect()
 }
 
 fn ready_json(reasons: &BTreeMap<String, String>) -> Value {

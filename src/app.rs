@@ -475,12 +475,18 @@ async fn run(
     });
     let admin = url(tls.covers(config.admin_listen), admin.address());
     supervisor.serving(&running.mcp(), &node.library);
-    tracing::info!(mcp = %running.mcp(), %admin, "ready");
+    let problems = crate::mcp::problems(Some(node.library()), node.readiness());
+    if problems.is_empty() {
+        tracing::info!(mcp = %running.mcp(), %admin, "ready");
+    } else {
+        let problems: Vec<String> = problems.into_values().collect();
+        tracing::info!(mcp = %running.mcp(), %admin, reasons = problems.join("; "), "requests are answered, but the node is not ready");
+    }
     if let Some(ready) = ready {
         ready(Ready { node: &running, admin, token: listener_auth.new.as_ref(), authority: listener_auth.authority() });
     }
     // The file may have changed since it was read; and a restarted node does not know of earlier problems.
-    settings.reload(Cause::FileChanged, &reload::Parts { node: &node, listener_auth, live }).await;
+    settings.catch_up(&reload::Parts { node: &node, listener_auth, live }).await;
     let ended = loop {
         let cause = tokio::select! {
             _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break StopReason::Stopped; }

@@ -13,6 +13,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ use crate::{api, extraction, fetch, ingest, retrieval, store, telemetry};
 
 use self::check::Checker;
 use self::layers::{Layers, SHOWN};
-use self::reader::{Keys, Reader, unknown};
+use self::reader::{Keys, LazyKeys, Reader, unknown};
 
 pub use self::layers::Overrides;
 pub use self::live::{Changes, LIVE};
@@ -243,7 +244,8 @@ fn read_layers<T>(
     check: impl FnOnce(&T, &mut Checker<'_>),
 ) -> Result<(T, toml::Table), ConfigError> {
     let defaults = Node::parse(defaults, None).expect("the defaults are TOML: a test reads them");
-    let keys = keys_of(&defaults, &compose);
+    // Most starts have no variable and no `--set`, which alone ask for the keys before anything is read.
+    let keys: LazyKeys<'_> = LazyCell::new(Box::new(|| keys_of(&defaults, &compose)));
     let (mut settings, mut problems) = (defaults.clone(), Vec::new());
     match file {
         None => {}
@@ -258,8 +260,12 @@ fn read_layers<T>(
     let mut layers = Layers { settings: &mut settings, defaults: &defaults, keys: &keys, problems: &mut problems };
     layers.variables(environment);
     layers.options(overrides);
+    let mut invalid = Vec::new();
+    let mut reader = Reader::new(&mut settings, &defaults, &mut invalid);
+    let composed = compose(&mut reader);
+    let keys = reader.keys();
     refuse_unknown(&settings, &keys, &mut problems);
-    let composed = compose(&mut Reader::new(&mut settings, &defaults, &mut problems));
+    problems.append(&mut invalid);
     if problems.is_empty() {
         check(&composed, &mut Checker::new(&settings, &mut problems));
     }

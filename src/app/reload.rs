@@ -59,6 +59,13 @@ impl Settings {
         })
     }
 
+    /// Takes what the file has become since the settings were read. Without a file nothing can have changed, so nothing is read.
+    pub(super) async fn catch_up(&mut self, parts: &Parts<'_>) {
+        if self.file.is_some() {
+            self.reload(Cause::FileChanged, parts).await;
+        }
+    }
+
     /// Waits until there is a reason to read them again. Cancel-safe.
     pub(super) async fn cause(&mut self) -> Cause {
         let changed = async {

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 
-use crate::api;
 use crate::collection::Library;
 use crate::task::{self, Readiness};
 
@@ -203,10 +202,11 @@ impl NodeState {
     }
 
     fn reasons(&self) -> Vec<String> {
-        let reasons = api::not_ready(self.library.upgrade().as_deref(), &self.readiness);
         // The status must be a single line.
-        let text = |value: serde_json::Value| value.as_str().map(|text| text.replace('\n', " "));
-        reasons.into_iter().filter_map(|(_, value)| text(value)).collect()
+        crate::mcp::problems(self.library.upgrade().as_deref(), &self.readiness)
+            .into_values()
+            .map(|reason| reason.replace('\n', " "))
+            .collect()
     }
 }
 

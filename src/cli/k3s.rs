@@ -19,7 +19,7 @@ use crate::deploy::k3s::{
 use crate::deploy::oci::ArchivedImage;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(mut_subcommand("render", |render| render.defer(with_keys)), after_help = "\
 Examples:
   cairn k3s render | kubectl apply -f -
   cairn k3s render --node-size pi -o manifests/
@@ -33,10 +33,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Write the manifests of a node, to a folder or as one stream
-    #[command(
-        after_help = RENDER_EXAMPLES,
-        after_long_help = render_help()
-    )]
+    #[command(after_help = RENDER_EXAMPLES)]
     Render(RenderArguments),
     /// Print the JSON Schema of the file that `cairn k3s render --values` reads
     #[command(after_help = SCHEMA_EXAMPLES)]
@@ -61,6 +58,11 @@ Examples:
   cairn k3s render --kustomize -o base/
 
 No cluster is contacted, and nothing is applied. --help lists the keys of --set.";
+
+/// The long help has every key. It is made when somebody asks for it: every other command would wait for it too.
+fn with_keys(render: clap::Command) -> clap::Command {
+    render.after_long_help(render_help())
+}
 
 /// The examples, and every key.
 fn render_help() -> String {

@@ -448,6 +448,11 @@ impl Position {
     pub(super) fn last(&self) -> Lsn {
         self.last
     }
+
+    /// Whether views lack something that is in it.
+    pub(super) fn is_ahead_of(&self, views: &HashMap<CollectionId, Arc<Views>>) -> bool {
+        self.collections.iter().any(|info| views.get(&info.id).is_some_and(|view| view.applied() < info.last_change))
+    }
 }
 
 /// Updates views that are behind up to `position`. Cost: proportional to the log from the first missing record.
@@ -477,6 +482,7 @@ pub(super) fn catch_up(
     if behind.is_empty() {
         return;
     }
+    let start = Instant::now();
     tracing::info!(collections = behind.len(), from = from.0, to = last.0, "indexes are catching up with the log");
     let cores = task::cores().min(threads_max);
     let threads = (cores / behind.len()).max(1);
@@ -506,6 +512,7 @@ pub(super) fn catch_up(
         view.commit(last);
         view.lexical.set_bulk(None);
     }
+    tracing::info!(took_ms = start.elapsed().as_millis() as u64, "indexes have caught up with the log");
 }
 
 /// The cost of a change for the indexes: its passages, or one for a removal.
@@ -624,8 +631,24 @@ pub(super) fn why_not_visible(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::store::{self, NewCollection, Operation, WriteRequest, Writer};
+
+    fn open(directory: &Path) -> (Config, Writer, Arc<Reader>) {
+        let config = Config::for_test(directory);
+        let (writer, reader, _) = store::open(store::Config {
+            data_dir: config.data_dir.clone(),
+            segment_bytes: config.store.segment_bytes.0,
+            reserve_bytes: 0,
+            max_bytes: 0,
+            catalog_cache_bytes: 1 << 20,
+            clock: Arc::clone(&config.clock),
+        })
+        .expect("opened");
+        (config, writer, reader)
+    }
 
     fn create(writer: &mut Writer, name: &str) {
         let new = NewCollection {
@@ -641,16 +664,7 @@ mod tests {
     #[test]
     fn what_is_written_while_views_catch_up_does_not_pass_for_indexed() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config::for_test(directory.path());
-        let (mut writer, reader, _) = store::open(store::Config {
-            data_dir: config.data_dir.clone(),
-            segment_bytes: config.store.segment_bytes.0,
-            reserve_bytes: 0,
-            max_bytes: 0,
-            catalog_cache_bytes: 1 << 20,
-            clock: Arc::clone(&config.clock),
-        })
-        .expect("opened");
+        let (config, mut writer, reader) = open(directory.path());
         create(&mut writer, "first");
         let views = open_all(&config, &reader).expect("opened");
         let position = Position::of(&reader);
@@ -658,5 +672,18 @@ mod tests {
         create(&mut writer, "second");
         catch_up(&views, &reader, position, 1, |_, _| {});
         assert_eq!(views.values().map(|view| view.applied()).collect::<Vec<_>>(), [last]);
+    }
+
+    #[test]
+    fn views_that_lack_nothing_have_nothing_to_catch_up_with() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (config, mut writer, reader) = open(directory.path());
+        let is_ahead = |views: &HashMap<_, _>| Position::of(&reader).is_ahead_of(views);
+        assert!(!is_ahead(&open_all(&config, &reader).expect("opened")), "of an empty log");
+        create(&mut writer, "first");
+        let views = open_all(&config, &reader).expect("opened");
+        assert!(is_ahead(&views));
+        catch_up(&views, &reader, Position::of(&reader), 1, |_, _| {});
+        assert!(!is_ahead(&views));
     }
 }

@@ -192,9 +192,12 @@ impl WriteQueue {
         let (jobs, waiting) = mpsc::channel(QUEUE_LENGTH);
         let (groups, committed) = sync_mpsc::sync_channel(GROUPS_WAITING);
         let swept = compactor.clone();
-        readiness.set_reason("indexes", CATCHING_UP);
         // Before the first write.
         let position = views::Position::of(&reader);
+        // Not where the thread has nothing to do but start: probes would find a node unready that lacks nothing.
+        if position.is_ahead_of(&views.read()) {
+            readiness.set_reason("indexes", CATCHING_UP);
+        }
         let indexer = {
             let (readiness, metrics) = (readiness.clone(), metrics.clone());
             task::spawn_vital(INDEXER, &readiness.clone(), move || {

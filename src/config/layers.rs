@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::net::SocketAddr;
 
 use super::problem::Problem;
-use super::reader::{Keys, unknown};
+use super::reader::{LazyKeys, unknown};
 use crate::base::tree::{Node, Origin, Value};
 
 /// The prefix of all variables of settings.
@@ -28,14 +28,14 @@ pub struct Overrides {
 }
 
 /// Applies layers to settings.
-pub(super) struct Layers<'a> {
+pub(super) struct Layers<'a, 'k> {
     pub(super) settings: &'a mut Node,
     pub(super) defaults: &'a Node,
-    pub(super) keys: &'a Keys,
+    pub(super) keys: &'a LazyKeys<'k>,
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
-impl Layers<'_> {
+impl Layers<'_, '_> {
     /// Applies variables to the settings, lists before their items.
     ///
     /// * `environment`: name and value pairs; only names of sections and lists are considered.

@@ -4,7 +4,7 @@
 //! a list, which has no defaults, nothing), and reads again, until all the rest is read. So one run names all problems, in the
 //! order of the fields.
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +14,9 @@ use crate::base::tree::{Failure, FailureKind, Node, Value, nearest, read};
 
 /// The keys that settings have, by section: those of every struct that was read from it. `None` for a list of tables.
 pub(super) type Keys = BTreeMap<String, Option<BTreeSet<String>>>;
+
+/// The same, made when they are first asked for.
+pub(super) type LazyKeys<'a> = LazyCell<Keys, Box<dyn FnOnce() -> Keys + 'a>>;
 
 /// Reads sections and lists out of the settings of all layers.
 pub(super) struct Reader<'a> {

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// The memory that the process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,9 +18,13 @@ pub struct Resident {
 
 /// Bytes that this process may use: the limit of its control group and of the groups above it, or half of the machine's
 /// memory where none is set or the limit is higher. `None` when the system does not report it.
+///
+/// Read once: a process is divided by its limit when it starts, and a dozen files say what it is.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
-    limit_below(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+    static LIMIT: LazyLock<Option<u64>> =
+        LazyLock::new(|| limit_below(Path::new("/proc"), Path::new("/sys/fs/cgroup")));
+    *LIMIT
 }
 
 /// The memory that this process uses at the moment; zeros when the system does not report it.
