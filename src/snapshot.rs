@@ -25,6 +25,7 @@ mod marker;
 mod mend;
 mod metrics;
 mod mounts;
+mod newest;
 mod plan;
 mod proving;
 mod prune;
@@ -433,23 +434,25 @@ impl Snapshots {
         prune::prune(&repository, prune::Pruning { listed, node, retention, now, dry_run, forget: &forget })
     }
 
-    /// Writes a snapshot to one file. Returns its id and the file's length.
+    /// The manifest of a snapshot, by default the newest.
+    ///
+    /// # Errors
+    /// When there is none, when it cannot be read, or when a newer one should be there.
+    pub fn manifest(&self, id: Option<&str>, whose: &Whose) -> Result<SnapshotManifest, RestoreError> {
+        let repository = self.repository()?;
+        let manifest = match id {
+            Some(id) => repository.snapshot(id),
+            None => self.newest_manifest(&repository, whose)?.1,
+        };
+        Ok(manifest?)
+    }
+
+    /// Writes a snapshot to one file. Returns the file's length in bytes.
     ///
     /// # Errors
     /// See [`ArchiveError`].
-    pub fn export(&self, id: &str, to: &Path, progress: &dyn Progress) -> Result<(String, u64), ArchiveError> {
-        let repository = self.repository()?;
-        let manifest = repository.snapshot(id)?;
-        let bytes = archive::export(&repository, &manifest, to, progress)?;
-        Ok((manifest.id, bytes))
-    }
-
-    /// The id of the newest snapshot.
-    ///
-    /// # Errors
-    /// When there is none, or a newer one should be there.
-    pub fn newest_id(&self, whose: &Whose) -> Result<String, RestoreError> {
-        self.newest(&self.repository()?, whose)
+    pub fn export(&self, manifest: &SnapshotManifest, to: &Path, progress: &dyn Progress) -> Result<u64, ArchiveError> {
+        archive::export(&self.repository()?, manifest, to, progress)
     }
 
     /// Puts the snapshot of a file into the repository.

@@ -189,14 +189,12 @@ fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nod
     let local = LocalSnapshots::existing(common)?;
     let whose = nodes.whose()?;
     let bar = Bar::new(common);
-    let id = match id {
-        Some(id) => id.to_owned(),
-        None => local.snapshots.newest_id(&whose)?,
-    };
+    let manifest = local.snapshots.manifest(id, &whose)?;
+    let id = &manifest.id;
     let to = output::file_at(path, || Ok(format!("{id}.{EXTENSION}")))?;
-    let exported = local.snapshots.export(&id, &to, &bar);
+    let exported = local.snapshots.export(&manifest, &to, &bar);
     bar.finish();
-    let (id, bytes) = exported?;
+    let bytes = exported?;
     let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
     print(common, &json!({"id": id, "path": to, "bytes": bytes}), &text)
 }

@@ -67,7 +67,7 @@ impl Snapshots {
         let repository = self.repository()?;
         let (id, manifest) = match id {
             Some(id) => (id.to_owned(), repository.snapshot(id)),
-            None => newest_that_stays(|| self.newest(&repository, &Whose::Own), |id| repository.snapshot(id))?,
+            None => self.newest_manifest(&repository, &Whose::Own)?,
         };
         let manifest = match manifest {
             Ok(manifest) => manifest,
@@ -100,59 +100,5 @@ impl Snapshots {
         every > 0
             && state.created.is_some()
             && last.is_none_or(|last| self.config.clock.now().0.saturating_sub(last.0) >= every)
-    }
-}
-
-/// Times that a newer snapshot may take the place of the one that was found.
-const REPLACED_MAX: usize = 8;
-
-/// The newest snapshot and what `read` finds of it. A snapshot that is shipped takes the place of the one before, also between the two looks:
-/// then the newer one is read.
-fn newest_that_stays<T>(
-    newest: impl Fn() -> Result<String, RestoreError>,
-    read: impl Fn(&str) -> Result<T, RepositoryError>,
-) -> Result<(String, Result<T, RepositoryError>), RestoreError> {
-    let mut id = newest()?;
-    for _ in 0..REPLACED_MAX {
-        match read(&id) {
-            Err(RepositoryError::NoSuchSnapshot { .. } | RepositoryError::Missing { .. }) => {}
-            found => return Ok((id, found)),
-        }
-        let replaced = std::mem::replace(&mut id, newest()?);
-        if id == replaced {
-            break;
-        }
-    }
-    let found = read(&id);
-    Ok((id, found))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    fn missing(id: &str) -> RepositoryError {
-        RepositoryError::NoSuchSnapshot { id: id.to_owned(), target: "a folder".to_owned() }
-    }
-
-    #[test]
-    fn a_snapshot_that_was_replaced_meanwhile_is_no_reason_to_fail() {
-        let looks = Cell::new(0);
-        let newest = || {
-            looks.set(looks.get() + 1);
-            Ok(format!("{}", looks.get().min(3)))
-        };
-        let read = |id: &str| if id == "3" { Ok(()) } else { Err(missing(id)) };
-        let (id, found) = newest_that_stays(newest, read).expect("found");
-        assert!(found.is_ok());
-        assert_eq!((id.as_str(), looks.get()), ("3", 3));
-    }
-
-    #[test]
-    fn one_that_is_gone_for_good_is_named() {
-        let (id, found) = newest_that_stays(|| Ok("1".to_owned()), |id| Err::<(), _>(missing(id))).expect("found");
-        assert!(matches!(found, Err(RepositoryError::NoSuchSnapshot { .. })), "{id}");
     }
 }

@@ -85,11 +85,16 @@ fn a_gpu_helper_that_cannot_restrict_itself_says_so() {
 fn two_stores(folder: &Path) -> [PathBuf; 2] {
     let data = ["aarch64", "own"].map(|name| folder.join(name));
     // Each adds what it reads and embeds itself.
-    for (data, mut program) in data.iter().zip([cairn(), clean(Command::new(CAIRN))]) {
-        let add = program.arg("--json").arg("add").arg(manual()).args(["-c", "manual", "--data-dir"]).arg(data);
-        json_of(&add.output().expect("it runs"));
+    for (data, program) in data.iter().zip([cairn(), clean(Command::new(CAIRN))]) {
+        add_manual(program, data);
     }
     data
+}
+
+/// Has a program add the manual to its collection of that name, in a store that no node has open.
+fn add_manual(mut program: Command, data: &Path) {
+    let add = program.arg("--json").arg("add").arg(manual()).args(["-c", "manual", "--data-dir"]).arg(data);
+    json_of(&add.output().expect("it runs"));
 }
 
 fn manual() -> PathBuf {
@@ -128,16 +133,7 @@ fn every_processor_gives_this_machines_answers_of_the_same_store() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let mut add = clean(Command::new(CAIRN));
-    json_of(
-        &add.arg("--json")
-            .arg("add")
-            .arg(manual())
-            .args(["-c", "manual", "--data-dir"])
-            .arg(&data)
-            .output()
-            .expect("it runs"),
-    );
+    add_manual(clean(Command::new(CAIRN)), &data);
     let nodes: Vec<_> = PROCESSORS.iter().map(|(processor, _)| (processor, emulated_node(processor, &data))).collect();
     for question in [
         "How do I add my own documents?",
