@@ -8,13 +8,14 @@ mod ports;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::host::{ClusterNode, Host, Role};
 use super::plan::Finding;
-use super::release::{Installation, Platform, Release};
+use super::release::{Installation, Platform, Release, ReleaseError};
 use super::tree::Tree;
 use crate::base::{ByteSize, UnixMillis};
 
@@ -231,7 +232,7 @@ fn installation(tree: &Tree) -> Vec<Finding> {
     let record = match Installation::read(tree) {
         Ok(Some(record)) => record,
         Ok(None) => return Vec::new(),
-        Err(error) => return vec![Finding::obstacle("installation", error.to_string())],
+        Err(error) => return unusable(&error).into_iter().collect(),
     };
     let mut findings = Vec::new();
     if let Some(pending) = &record.pending {
@@ -253,10 +254,17 @@ fn installation(tree: &Tree) -> Vec<Finding> {
                     format!("the folder of release {name} is missing; `cairn install` with that release restores it");
                 findings.push(Finding::obstacle("installation", message));
             }
-            Err(error) => findings.push(Finding::obstacle("installation", error.to_string())),
+            Err(error) => findings.extend(unusable(&error)),
         }
     }
     findings
+}
+
+/// A release that cannot be used. One that this user may not read is none: root goes on as the owner of the data, who may not either.
+fn unusable(error: &ReleaseError) -> Option<Finding> {
+    let is_denied =
+        matches!(error, ReleaseError::Tree(error) if error.source.kind() == io::ErrorKind::PermissionDenied);
+    (!is_denied).then(|| Finding::obstacle("installation", error.to_string()))
 }
 
 /// Files of the release that runs, as they are by now.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::left_out::left_out;
+use crate::deploy::tree::TreeError;
 
 struct Machine {
     directory: tempfile::TempDir,
@@ -153,4 +154,14 @@ fn what_listens_where_the_node_is_to_is_named() {
     assert!(ports::check(&Tree::machine(), &wanted).is_empty());
     let six = "sl local\n 0: 00000000000000000000000000000000:1C03 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 77 1\n";
     assert_finds(&[("/proc/net/tcp6", six)], "port", true, "another program listens on [::]:7171");
+}
+
+#[test]
+fn a_release_that_this_user_may_not_read_is_no_finding() {
+    let found = |kind: io::ErrorKind| {
+        let path = PathBuf::from("/usr/local/lib/cairn/1.0.0-abcdef01/files/0");
+        unusable(&ReleaseError::Tree(TreeError { action: "read", path, source: kind.into() }))
+    };
+    assert!(found(io::ErrorKind::PermissionDenied).is_none());
+    assert!(found(io::ErrorKind::InvalidData).is_some());
 }
