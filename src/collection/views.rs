@@ -157,6 +157,11 @@ impl Views {
         Lsn(self.lexical_applied.load(Ordering::Acquire).min(self.vectors_applied.load(Ordering::Acquire)))
     }
 
+    /// Whether something was written to its collection since the last change that is in it.
+    fn lacks_changes_of(&self, info: &CollectionInfo) -> bool {
+        self.applied() < info.last_change
+    }
+
     /// Applies one change; visible after [`Views::commit`]. An index skips a change that it already has. An index that
     /// fails is set aside with its reason: the other one keeps answering.
     fn apply(&self, change: &Change) {
@@ -451,7 +456,7 @@ impl Position {
 
     /// Whether views lack something that is in it.
     pub(super) fn is_ahead_of(&self, views: &HashMap<CollectionId, Arc<Views>>) -> bool {
-        self.collections.iter().any(|info| views.get(&info.id).is_some_and(|view| view.applied() < info.last_change))
+        self.collections.iter().any(|info| views.get(&info.id).is_some_and(|view| view.lacks_changes_of(info)))
     }
 }
 
@@ -471,12 +476,12 @@ pub(super) fn catch_up(
     let mut from = last;
     for info in collections {
         let Some(view) = views.get(&info.id) else { continue };
-        if view.applied() >= info.last_change {
-            // Nothing of this collection was written since: it is as current as the log.
-            view.commit(last);
-        } else {
+        if view.lacks_changes_of(&info) {
             from = from.min(view.applied().max(Lsn(info.id.0.0.saturating_sub(1))));
             behind.insert(info.id, view);
+        } else {
+            // Nothing of this collection was written since: it is as current as the log.
+            view.commit(last);
         }
     }
     if behind.is_empty() {
