@@ -249,6 +249,8 @@ fn a_board_is_installed_from_a_bundle_and_keeps_what_it_acknowledged() {
     cut_the_power_while_writing(&mut guest, 1);
     let after: Value = serde_json::from_str(&guest.must(&search)).expect("JSON");
     assert_eq!(results_of(&after), results_of(&before));
+    let own_kib = guest.must("awk '/^RssAnon:/ { print $2 }' /proc/$(systemctl show -P MainPID cairn)/status");
+    assert!(own_kib.trim().parse::<u64>().is_ok_and(|kib| kib < 32 << 10), "{own_kib}");
     let doctor = guest.must("systemctl stop cairn; cairn --data-dir /var/lib/cairn doctor");
     assert_says(&doctor, &["cpu      aarch64: NEON, NEON FP16, NEON dot product", "the log is whole"]);
     guest.shutdown();

@@ -28,6 +28,14 @@ fn caches_share_what_the_node_may_take() {
     assert_eq!(roomy.metric("cairn_memory_cache_bytes"), 168 << 20);
 }
 
+/// A huge page has 2 MiB on most systems and 32 MiB where pages have 16 KiB, of which a small node would use a few.
+#[test]
+fn a_node_gets_no_huge_pages_unasked() {
+    let node = TestNode::start();
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("it runs");
+    assert_says(&status, &["THP_enabled:\t0\n"]);
+}
+
 /// Bytes that a process has for itself.
 fn own_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -31,6 +31,8 @@ use crate::mcp::{Arguments, ErrorCode, Tool, ToolError};
 
 /// How long to wait for what a node says of itself: a leftover's port may belong to anybody by now.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a node that the user named: one that is starting accepts connections, and answers once its log is open.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait for an answer: a large file takes long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait for taking or restoring a snapshot.
@@ -123,10 +125,11 @@ impl Remote {
             FetchError::UnknownHost { .. } => {
                 Failure::unreachable(anyhow!("no node answers at {url}: no machine of that name is known here"))
             }
-            FetchError::Timeout { .. } => {
-                let seconds = PROBE_TIMEOUT.as_secs();
-                let hint = "is the address right, and does every firewall on the way let it through?";
-                Failure::unreachable(anyhow!("no node answers at {url} within {seconds} seconds; {hint}"))
+            FetchError::Timeout { after, .. } => {
+                let seconds = after.as_secs();
+                let hint = "If the node is starting, wait until its log says \"ready\". Otherwise, is the address right, and does every \
+                            firewall on the way let it through?";
+                Failure::unreachable(anyhow!("no node answers at {url} within {seconds} seconds. {hint}"))
             }
             FetchError::NotHttp { .. } => foreign("it does not speak HTTP"),
             FetchError::PlainHttp { .. } => {
@@ -135,7 +138,7 @@ impl Remote {
             FetchError::Proxy { .. } => Failure::unreachable(anyhow!("no node answers at {url}: {error}")),
             _ => nobody(),
         };
-        let greeting = self.authorized(self.agent.get(&self.base)).timeout(PROBE_TIMEOUT);
+        let greeting = self.authorized(self.agent.get(&self.base)).timeout(GREETING_TIMEOUT);
         let response = greeting.call().map_err(|error| match error {
             FetchError::Certificate { reason, is_unknown, .. } => Greeting::Distrusted { reason, is_unknown },
             FetchError::Tls { reason, .. } => Greeting::Distrusted { reason, is_unknown: false },
