@@ -1,7 +1,7 @@
 //! Types without a single owner: positions in the log, digests, node ids, byte sizes, time, and who can fix an error.
 //!
-//! Invariants: every type here is a plain value; nothing in this part uses the network, the disk except [`small_file`], or the
-//! machine's clock except [`SystemClock`].
+//! Invariants: every type here is a plain value; nothing in this part uses the network, the disk except [`small_file`] and
+//! [`regular_file`], or the machine's clock except [`SystemClock`].
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 mod prefetch;
+pub mod regular_file;
 pub mod setting;
 pub mod small_file;
 pub(crate) mod tree;

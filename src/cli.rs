@@ -520,12 +520,14 @@ impl Cli {
             }
         }
         let common = &common;
+        // `cairn doctor` does the same once root has examined the machine.
         if self.verb.opens_data()
+            && !matches!(self.verb, Verb::Doctor(_))
             && common.url.is_none()
             && let Ok(config) = common.load()
         {
             let answers = || matches!(Backend::running(common.address(), config.clone()), Ok(Some(_)));
-            owner::go_on_as_owner(&config.data_dir, answers)?;
+            owner::go_on_as_owner(&config.data_dir, answers, None)?;
         }
         let is_one_call =
             matches!(self.verb, Verb::Search(_) | Verb::Get(_) | Verb::Ls(_) | Verb::Rm(_) | Verb::Collection(_));

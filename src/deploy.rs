@@ -29,7 +29,7 @@ mod tree;
 
 pub use change::{Cause, Change, ChangeError, Changed, Node, Report, Runner};
 pub use cluster::{Cluster, ClusterError, PodNode, Pods};
-pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE};
+pub use executable::{Architecture, ExecutableError, OWN_EXECUTABLE, RELEASE_MARK};
 pub use host::{ClusterNode, Distribution, Host, Role};
 pub use node::{FormatOf, HostNode};
 pub use output::{OutputError, write_file};

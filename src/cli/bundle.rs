@@ -1,6 +1,7 @@
 //! `cairn bundle`: one signed file for machines without a network.
 
 use std::io::{self, IsTerminal as _};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -110,6 +111,21 @@ struct CreateArguments {
     image: Vec<PathBuf>,
 }
 
+impl CreateArguments {
+    /// The files that are read for a bundle.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let named =
+            [Some(&self.key), self.password_file.as_ref(), self.executable.as_ref(), self.configuration.as_ref()];
+        let all = named.into_iter().flatten().chain(&self.with_platform).chain(&self.image).map(PathBuf::as_path);
+        iter::once(Path::new(OWN_EXECUTABLE)).chain(all)
+    }
+
+    /// The folders that go into it.
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.documents.iter().chain(&self.model).map(PathBuf::as_path)
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Key {
     /// The public key, or its file
@@ -149,8 +165,8 @@ fn keygen(common: &Common, path: &Path, password: &Password) -> Result<(), Failu
     let public = pair.public();
     if common.json {
         return output::json(&json!({
-            "secret_key_file": path,
-            "public_key_file": public_file,
+            "secret_key_file": path.to_string_lossy(),
+            "public_key_file": public_file.to_string_lossy(),
             "public_key": public.to_string(),
             "id": public.id(),
         }));
@@ -163,6 +179,7 @@ fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     let executable = arguments.executable.as_deref().unwrap_or(Path::new(OWN_EXECUTABLE));
     let name = || Ok(format!("cairn-{}.{EXTENSION}", env!("CARGO_PKG_VERSION")));
     let file = output::file_at(&arguments.output, name)?;
+    output::refuse_replacing(&file, arguments.files(), arguments.folders())?;
     let mut plan = Plan::new(executable, &arguments.with_platform)?;
     if let Some(file) = &arguments.configuration {
         // A mistake is found here, where it can be fixed, and not on a distant machine.
@@ -176,7 +193,7 @@ fn create(common: &Common, arguments: &CreateArguments) -> Result<(), Failure> {
     let written = plan.write(&file, &key, SystemClock.now())?;
     if common.json {
         let mut answer = description(&written.contents);
-        answer["file"] = json!(file);
+        answer["file"] = json!(file.to_string_lossy());
         answer["file_bytes"] = json!(written.bytes);
         answer["key"] = json!(key.public().id());
         answer["public_key"] = json!(key.public().to_string());
@@ -229,6 +246,7 @@ fn list(common: &Common, file: &Path, key: Option<&str>) -> Result<(), Failure> 
     if common.json {
         return output::json(&description(&contents));
     }
+    eprintln!("cairn {} for {}, made {}", contents.cairn, architectures(&contents), contents.created);
     let rows = contents.members.iter().map(|member| {
         let digest = member.sha256.to_string();
         vec![member.role.to_string(), ByteSize(member.bytes).to_string(), digest[..16].to_owned(), member.path.clone()]

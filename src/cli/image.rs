@@ -164,6 +164,9 @@ fn build(common: &Common, output: &Path, of: &Of) -> Result<(), Failure> {
         return Ok(());
     }
     let file = output::file_at(output, || Ok(of.file_name()))?;
+    let own = [Path::new(OWN_EXECUTABLE)];
+    let others = of.executable.iter().chain(&of.with_platform).map(PathBuf::as_path);
+    output::refuse_replacing(&file, own.into_iter().chain(others), [])?;
     let built = of.image()?;
     built.image.write_file(&file)?;
     print_result(common, &built, Some(&file))
@@ -179,7 +182,7 @@ fn print_archive(common: &Common, file: &Path) -> Result<(), Failure> {
             "architectures": architectures,
             "os": "linux",
             "bytes": image.bytes,
-            "file": file,
+            "file": file.to_string_lossy(),
         }));
     }
     print_rows(&[
@@ -237,7 +240,7 @@ fn description(image: &Image, gpu: Option<&Libraries>, file: Option<&Path>) -> V
         "os": "linux",
         "bytes": image.bytes(),
         "layers": layers.collect::<Vec<_>>(),
-        "file": file,
+        "file": file.map(Path::to_string_lossy),
     });
     if let Some(gpu) = gpu {
         description["gpu"] = json!({"libraries": gpu.count, "drivers": gpu.drivers, "warnings": gpu.notes});

@@ -1,9 +1,11 @@
 //! Tables, colours and JSON on standard output.
 
 use std::fmt;
+use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -68,6 +70,33 @@ pub(super) fn file_at(path: &Path, name: impl FnOnce() -> Result<String, Failure
             Err(anyhow!("there is no folder {}; make it, or name another", folder.display()).into())
         }
         _ => Ok(path.to_owned()),
+    }
+}
+
+/// Refuses to replace a file with what is made of it: a key, or the program itself.
+///
+/// * `file`: what is going to be written.
+/// * `files`: what is read for it.
+/// * `folders`: all that is in these is read, too.
+pub(super) fn refuse_replacing<'a>(
+    file: &Path,
+    files: impl IntoIterator<Item = &'a Path>,
+    folders: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), Failure> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let (own, shown) = (identity(file), file.display());
+    if own.is_some() && files.into_iter().any(|source| identity(source) == own) {
+        return Err(Failure::usage(anyhow!("{shown} is read for this and would be replaced; write to another file")));
+    }
+    let parent = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(parent) = fs::canonicalize(parent) else { return Ok(()) };
+    let is_around = |folder: &&Path| fs::canonicalize(folder).is_ok_and(|folder| parent.starts_with(folder));
+    match folders.into_iter().find(is_around) {
+        Some(folder) => Err(Failure::usage(anyhow!(
+            "{shown} is inside {}, which goes into it; write to another folder",
+            folder.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -17,10 +17,15 @@ use super::Failure;
 /// Goes on as the user that `data_dir` belongs to, where this is root and the directory is not root's.
 ///
 /// * `answers`: whether a node answers there; what it is asked to do it does as its own user.
+/// * `note`: a variable for the process of the owner, by its name, and its value.
 ///
 /// # Errors
 /// When that is not possible. Otherwise returns only where there is nothing to do.
-pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) -> Result<(), Failure> {
+pub(super) fn go_on_as_owner(
+    data_dir: &Path,
+    answers: impl FnOnce() -> bool,
+    note: Option<(&str, String)>,
+) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -32,7 +37,7 @@ pub(super) fn go_on_as_owner(data_dir: &Path, answers: impl FnOnce() -> bool) ->
     // The running file, even if its owner has no access to its folder.
     let mut command = Command::new("/proc/self/exe");
     // The default is another one for that user; --data-dir still counts more.
-    command.arg0("cairn").args(arguments).env("CAIRN_DATA_DIR", data_dir);
+    command.arg0("cairn").args(arguments).env("CAIRN_DATA_DIR", data_dir).envs(note);
     let error = command.gid(found.gid()).uid(found.uid()).exec();
     let shown = data_dir.display();
     let uid = found.uid();

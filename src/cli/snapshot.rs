@@ -38,7 +38,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
         Verb::Keygen { path } => {
             Key::generate(path)?;
             let next = format!("set snapshot.encryption_key_file to {}, and keep a copy elsewhere", path.display());
-            print(common, &json!({"key_file": path}), &format!("wrote {}; {next}", path.display()))
+            print(common, &json!({"key_file": path.to_string_lossy()}), &format!("wrote {}; {next}", path.display()))
         }
     }
 }
@@ -196,7 +196,7 @@ fn export(common: &Common, path: &std::path::Path, id: Option<&str>, nodes: &Nod
     bar.finish();
     let bytes = exported?;
     let text = format!("{id}: {} in {}", ByteSize(bytes), to.display());
-    print(common, &json!({"id": id, "path": to, "bytes": bytes}), &text)
+    print(common, &json!({"id": id, "path": to.to_string_lossy(), "bytes": bytes}), &text)
 }
 
 fn import(common: &Common, path: &std::path::Path) -> Result<(), Failure> {

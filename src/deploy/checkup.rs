@@ -260,7 +260,7 @@ fn installation(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A release that cannot be used. One that this user may not read is none: root continues as the owner of the data, who may not either.
+/// A release that cannot be used. One that this user may not read is none: it is root who examines releases.
 fn unusable(error: &ReleaseError) -> Option<Finding> {
     let is_denied =
         matches!(error, ReleaseError::Tree(error) if error.source.kind() == io::ErrorKind::PermissionDenied);

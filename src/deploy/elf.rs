@@ -30,6 +30,9 @@ const DT_RUNPATH: u64 = 29;
 pub(super) trait ReadAt {
     /// Up to `most` bytes from `offset` on; fewer at the end.
     fn part(&self, offset: u64, most: u64) -> io::Result<Vec<u8>>;
+
+    /// How many bytes there are.
+    fn length(&self) -> io::Result<u64>;
 }
 
 impl ReadAt for File {
@@ -49,12 +52,20 @@ impl ReadAt for File {
         bytes.truncate(filled);
         Ok(bytes)
     }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
 }
 
 impl ReadAt for [u8] {
     fn part(&self, offset: u64, most: u64) -> io::Result<Vec<u8>> {
         let bounded = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len());
         Ok(self[bounded(offset)..bounded(offset.saturating_add(most))].to_vec())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
     }
 }
 
@@ -65,6 +76,8 @@ pub(super) enum ElfError {
     Read(io::Error),
     /// It is something else, or damaged.
     Kind(&'static str),
+    /// Its end is missing: it should have at least so many bytes.
+    Cut(u64),
 }
 
 impl From<io::Error> for ElfError {
@@ -100,7 +113,7 @@ impl Elf {
             return Err(ElfError::Kind("no ELF header"));
         }
         if header[4] != 2 || header[5] != 1 {
-            return Err(ElfError::Kind("not 64-bit and little-endian"));
+            return Err(ElfError::Kind("it is for processors with 32 bits or the other byte order"));
         }
         // 0 is System V, which nearly every linker writes, 3 is Linux.
         if header[7] != 0 && header[7] != 3 {
@@ -115,6 +128,13 @@ impl Elf {
         }
         let table = all(table, usize::from(count) * SEGMENT_BYTES)?;
         let segments: Vec<Segment> = table.chunks_exact(SEGMENT_BYTES).map(Segment::from).collect();
+        // The table of sections is the last thing in most files, and in none that was stripped of it.
+        let sections = (u64_at(&header, 40), u64::from(u16_at(&header, 58)) * u64::from(u16_at(&header, 60)));
+        let parts = segments.iter().map(|segment| (segment.offset, segment.bytes)).chain([sections]);
+        let end = parts.filter(|(_, bytes)| *bytes > 0).map(|(at, bytes)| at.saturating_add(bytes)).max().unwrap_or(0);
+        if end > file.length()? {
+            return Err(ElfError::Cut(end));
+        }
         let of = |kind: u32| segments.iter().find(|segment| segment.kind == kind);
 
         let interpreter = of(PT_INTERP).map(|found| text_at(file, found.offset)).transpose()?;

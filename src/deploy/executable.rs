@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::elf::{Elf, ElfError};
-use crate::base::Fault;
+use crate::base::{Fault, regular_file};
 
 /// The program that runs, also once its file was replaced or removed.
 pub const OWN_EXECUTABLE: &str = "/proc/self/exe";
 
+/// Largest file that is taken for a program; Cairn has a twentieth of it.
+const BYTES_MAX: u64 = 1 << 30;
+
 /// What every cairn has in its file, so that the release of one for another processor is known without running it. Two control
 /// characters delimit the version.
-const RELEASE_MARK: &str = concat!("\u{1}cairn-release:", env!("CARGO_PKG_VERSION"), "\u{2}");
+pub const RELEASE_MARK: &str = concat!("\u{1}cairn-release:", env!("CARGO_PKG_VERSION"), "\u{2}");
 
 /// A kind of processor that Cairn is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,12 +96,24 @@ pub enum ExecutableError {
         source: io::Error,
     },
     /// It is something else.
-    #[error("{path} is not a Linux executable ({what}); name the cairn program itself with --executable")]
+    #[error("{path} is not a program for 64-bit Linux ({what}); name the cairn program itself")]
     Kind {
         /// Which one.
         path: PathBuf,
         /// What was found.
         what: &'static str,
+    },
+    /// Its end is missing.
+    #[error(
+        "{path} is incomplete: it has {bytes} bytes and should have at least {expected}; copy it again from where it was made"
+    )]
+    Cut {
+        /// Which one.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The end of what its header names.
+        expected: u64,
     },
     /// It is for a processor that Cairn is not built for.
     #[error("{path} is for another processor (ELF machine {machine}); Cairn runs on x86_64 (62) and aarch64 (183)")]
@@ -141,6 +156,7 @@ impl ExecutableError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Read { .. } => Fault::Environment,
+            Self::Cut { .. } => Fault::Damage,
             Self::Kind { .. }
             | Self::Machine { .. }
             | Self::Twice { .. }
@@ -165,14 +181,14 @@ impl Executable {
         let read = |source| ExecutableError::Read { path: path.to_owned(), source };
         let kind = |what| ExecutableError::Kind { path: path.to_owned(), what };
         let dynamic = |what| ExecutableError::Dynamic { path: path.to_owned(), what };
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        if !metadata.is_file() {
-            return Err(kind("it is not a file"));
+        let (file, bytes) = regular_file::open(path).map_err(read)?.ok_or_else(|| kind("not a regular file"))?;
+        if bytes > BYTES_MAX {
+            return Err(kind("larger than 1 GiB"));
         }
         let elf = Elf::read(&file).map_err(|error| match error {
             ElfError::Read(source) => read(source),
             ElfError::Kind(what) => kind(what),
+            ElfError::Cut(expected) => ExecutableError::Cut { path: path.to_owned(), bytes, expected },
         })?;
         let machine = elf.machine;
         let architecture =
@@ -186,26 +202,32 @@ impl Executable {
         if !elf.needed.is_empty() {
             return Err(dynamic("it asks for libraries"));
         }
-        Ok(Self { path: path.to_owned(), bytes: metadata.len(), file, architecture })
+        Ok(Self { path: path.to_owned(), bytes, file, architecture })
     }
 
     /// Opens an executable and those of the same release for other processors; sorted, so that the order in which they are named makes
     /// no difference.
     pub(super) fn open_all(first: &Path, others: &[PathBuf]) -> Result<Vec<Self>, ExecutableError> {
-        let mut all = vec![Self::open(first)?];
+        let mut all = vec![Self::open_of_this_release(first)?];
         for path in others {
-            let other = Self::open(path)?;
+            let other = Self::open_of_this_release(path)?;
             let architecture = other.architecture;
             if all.iter().any(|one| one.architecture == architecture) {
                 return Err(ExecutableError::Twice { path: path.clone(), architecture });
-            }
-            if !other.is_of_this_release()? {
-                return Err(ExecutableError::Release { path: path.clone() });
             }
             all.push(other);
         }
         all.sort_by_key(|one| one.architecture);
         Ok(all)
+    }
+
+    /// Opens an executable that has to be a cairn of this release: images and bundles carry its version in their names.
+    pub(super) fn open_of_this_release(path: &Path) -> Result<Self, ExecutableError> {
+        let executable = Self::open(path)?;
+        if path != Path::new(OWN_EXECUTABLE) && !executable.is_of_this_release()? {
+            return Err(ExecutableError::Release { path: path.to_owned() });
+        }
+        Ok(executable)
     }
 
     fn is_of_this_release(&self) -> Result<bool, ExecutableError> {

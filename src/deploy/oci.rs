@@ -208,7 +208,7 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn with_gpu(executable: &Path, reference: Reference, layer: gpu::Collected) -> Result<Self, ImageError> {
-        let executable = Executable::open(executable)?;
+        let executable = Executable::open_of_this_release(executable)?;
         Ok(Self::assemble(reference, vec![PlatformImage::of(executable, Some(layer))?]))
     }
 

@@ -2,8 +2,11 @@
 //!
 //! Invariants: making a plan writes nothing. Every obstacle is found at once, each with what to do about it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::release::{ManagedFile, Program, Release, ReleaseError, command, current, record};
 use super::tree::Tree;
@@ -58,10 +61,10 @@ pub enum Action {
 }
 
 /// An obstacle, or something that should be known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What it is about, as a short name: `disk`, `port`, `clock`.
-    pub about: &'static str,
+    pub about: Cow<'static, str>,
     /// Whether it has to be fixed before anything can be done.
     pub is_obstacle: bool,
     /// What was found, and what to do.
@@ -72,13 +75,13 @@ impl Finding {
     /// Something that has to be fixed first.
     #[must_use]
     pub fn obstacle(about: &'static str, message: impl Into<String>) -> Self {
-        Self { about, is_obstacle: true, message: message.into() }
+        Self { about: about.into(), is_obstacle: true, message: message.into() }
     }
 
     /// Something to know.
     #[must_use]
     pub fn warning(about: &'static str, message: impl Into<String>) -> Self {
-        Self { about, is_obstacle: false, message: message.into() }
+        Self { about: about.into(), is_obstacle: false, message: message.into() }
     }
 }
 

@@ -173,7 +173,7 @@ fn a_bundle_for_both_processors_installs_on_each() {
     create(&["--executable", &other]);
     let refused = install("other");
     assert_eq!(refused.status.code(), Some(1));
-    assert_says(&stderr(&refused), &["is for aarch64", "this machine is x86_64", "use the bundle for x86_64"]);
+    assert_says(&stderr(&refused), &["is for aarch64", "what it installs for x86_64", "use a bundle for x86_64"]);
 }
 
 #[test]
@@ -323,6 +323,14 @@ fn what_cannot_be_packed_is_refused() {
     assert_says(&refusal(&["--key", "node.toml"]), &[]);
     let output = fixture.bundle(&["create", "-o", "a.bundle", "--key", "node.toml"]);
     assert_says(&stderr(&output), &["node.toml is not a secret key", "keygen"]);
+    // Nothing is replaced by what is made of it, and no bundle packs an earlier one.
+    let key = fs::read(fixture.path("site.key")).expect("readable");
+    for (file, expected) in [("site.key", "would be replaced"), ("manual/a.bundle", "is inside manual")] {
+        let output = fixture.bundle(&["create", "-o", file, "--key", "site.key", "--documents", "manual"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_says(&stderr(&output), &[expected]);
+    }
+    assert_eq!(fs::read(fixture.path("site.key")).expect("readable"), key);
     if let Some(disk) = SmallDisk::mount() {
         let file = disk.path().join("a.bundle");
         let output = fixture.bundle(&["create", "-o", &file.to_string_lossy(), "--key", "site.key"]);

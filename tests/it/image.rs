@@ -1,13 +1,15 @@
 //! The container image: what other programs make of it, and how it runs under containerd and runc.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cairn::base::UnixMillis;
-use cairn::deploy::{Tree, checkup, oci, shape};
+use cairn::deploy::{RELEASE_MARK, Tree, checkup, oci, shape};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -198,17 +200,56 @@ fn files_that_would_not_start_are_refused() {
     };
     assert_says(
         &refusal(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").as_path()),
-        &["not a Linux executable", "--executable"],
+        &["not a program for 64-bit Linux", "name the cairn program"],
     );
     assert_says(&refusal(Path::new("/bin/ls")), &["dynamically", "static"]);
-    assert_says(&refusal(folder.path()), &["not a file"]);
+    assert_says(&refusal(folder.path()), &["not a regular file"]);
     assert_says(&refusal(&folder.path().join("missing")), &["cannot read", "missing"]);
+    // A pipe would be waited for.
+    let pipe = folder.path().join("pipe");
+    run("mkfifo", &[&pipe.to_string_lossy()]);
+    assert_says(&refusal(&pipe), &["not a regular file"]);
+
+    // A copy that was interrupted close to its end: what is missing is not in its header.
+    let own = fs::read(CAIRN).expect("readable");
+    let changed = folder.path().join("changed");
+    for missing in [1, 20_000, own.len() / 2] {
+        fs::write(&changed, &own[..own.len() - missing]).expect("written");
+        assert_says(&refusal(&changed), &["is incomplete", &format!("should have at least {}", own.len())]);
+    }
+    let mark = memchr::memmem::find(&own, RELEASE_MARK.as_bytes()).expect("it says of which release it is");
+    let mut older = own;
+    older[mark + RELEASE_MARK.len() - 2] = b'~';
+    fs::write(&changed, older).expect("written");
+    assert_says(&refusal(&changed), &["is not cairn", env!("CARGO_PKG_VERSION"), "of the same release"]);
 
     // RISC-V.
     assert_says(&refusal(&foreign_executable(folder.path(), 243)), &["another processor", "243", "x86_64", "aarch64"]);
     let other = foreign_executable(folder.path(), AARCH64);
     let described = json_of(&image(&["inspect", "--executable", &other.to_string_lossy()]));
     assert_eq!(described["architectures"], json!(["arm64"]));
+}
+
+#[test]
+fn an_image_replaces_nothing_that_it_is_made_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = foreign_executable(folder.path(), AARCH64);
+    let before = fs::metadata(&other).expect("there").len();
+    let output = image(&["build", "-o", &other.to_string_lossy(), "--with-platform", &other.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_says(&stderr(&output), &["is read for this and would be replaced"]);
+    assert_eq!(fs::metadata(&other).expect("there").len(), before);
+}
+
+/// Names of files have any bytes on Linux, and JSON has not.
+#[test]
+fn a_file_whose_name_is_not_utf_8_is_written_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join(OsStr::from_bytes(b"image-\xff.tar"));
+    for verb in [["build", "-o"].as_slice(), &["inspect"]] {
+        let output = cairn().args(["--json", "image"]).args(verb).arg(&file).output().expect("it runs");
+        assert!(json_of(&output)["file"].as_str().is_some_and(|name| name.ends_with("image-\u{fffd}.tar")));
+    }
 }
 
 /// The image of this program and of the one for the other processor.
@@ -284,6 +325,17 @@ fn manifests_follow_what_an_archive_holds() {
     let wrong = render(&one, &["--set", "node.arch=arm64"]);
     assert_eq!((wrong.status.code(), stdout(&wrong)), (Some(2), String::new()));
     assert_says(&stderr(&wrong), &["node.arch is 'arm64'", "what the image is for: amd64"]);
+    for value in ["aarch64", "foo", "s390x"] {
+        let wrong = render(&one, &["--set", &format!("node.arch={value}")]);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert_says(&stderr(&wrong), &[&format!("node.arch is '{value}'"), "amd64, arm64, both with a comma, or any"]);
+    }
+    let wrong = render(&one, &["--set", "node.selector=kubernetes.io/arch=arm64"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_says(&stderr(&wrong), &["node.selector", "kubernetes.io/arch=arm64", "the image is for: amd64"]);
+    let wrong = render(&both, &["--with", "gpu"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_says(&stderr(&wrong), &["node.arch is 'amd64,arm64'", "one processor with --with gpu"]);
     let wrong = render(Path::new(CAIRN), &[]);
     assert_eq!((wrong.status.code(), stdout(&wrong)), (Some(2), String::new()));
     assert_says(&stderr(&wrong), &["is not an image archive", "cairn image build"]);

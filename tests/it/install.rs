@@ -354,6 +354,11 @@ fn a_node_is_installed_without_a_network_upgraded_taken_back_and_removed() {
     assert_eq!(guest.must("systemctl is-active cairn; systemctl is-enabled cairn").trim(), "active\nenabled");
     assert_says(&guest.must("ps -o user= -C cairn"), &["cairn"]);
     assert_says(&guest.must("cairn doctor --json"), &["\"running\":true", "\"problems\":[]"]);
+    // Root examines what only root may read, also where the data is the node's user's.
+    guest.must("systemctl stop cairn && echo '# by hand' >>/etc/systemd/system/cairn.service");
+    let examined = guest.must("cairn --data-dir /var/lib/cairn doctor");
+    assert_says(&examined, &["/etc/systemd/system/cairn.service was changed after Cairn wrote it", "the log is whole"]);
+    guest.must("sed -i '$d' /etc/systemd/system/cairn.service && systemctl daemon-reload && systemctl start cairn");
 
     // A newer build: the same program with another digest.
     guest.must("cp /root/cairn /root/cairn-2 && printf 2 >> /root/cairn-2");

@@ -834,6 +834,15 @@ fn an_image_gets_a_node_for_k3s_before_k3s_ever_ran_there() {
         let mut command = verb(Path::new(CAIRN), arguments);
         command.current_dir(directory.path()).output().expect("the binary runs")
     };
+    for processors in ["arm64", "amd64,arm64"] {
+        let set = format!("node.arch={processors}");
+        let output = here(&["install", "--yes", "--for", "k3s", "--root", "image", "--set", &set]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_says(
+            &stderr(&output),
+            &[&format!("node.arch is '{processors}'"), "image is for amd64", "--with-platform"],
+        );
+    }
     let output = here(&["install", "--yes", "--for", "k3s", "--root", "image", "--node-size", "pi"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(!stderr(&output).contains("starting the node"), "{}", stderr(&output));

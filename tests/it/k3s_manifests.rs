@@ -911,8 +911,9 @@ fn every_key() -> Vec<String> {
 /// So the property below is about files, and not about refusals only.
 #[test]
 fn every_key_has_a_value_that_is_taken_together_with_all_variants() {
-    const VALUES: [&str; 17] = [
+    const VALUES: [&str; 18] = [
         "second",
+        "arm64",
         "8GiB",
         "64MiB",
         "2",

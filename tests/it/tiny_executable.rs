@@ -1,6 +1,6 @@
 //! An executable for bundles that nobody runs; the fuzz target uses it, too.
 
-/// The smallest static executable: a header and one empty segment.
+/// The smallest static executable: a header and one empty segment, and of which release it is.
 pub fn tiny_executable() -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(64 + 56, 0);
@@ -11,5 +11,6 @@ pub fn tiny_executable() -> Vec<u8> {
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
     bytes[64] = 1;
+    bytes.extend(cairn::deploy::RELEASE_MARK.as_bytes());
     bytes
 }

@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::arguments::Arguments;
@@ -20,7 +22,7 @@ use crate::base::small_file;
 use crate::cli::{Common, Failure};
 use crate::deploy::bundle::{self, MemberRole, PublicKey, Verified};
 use crate::deploy::shape::{CONFIG_DIR, DOCUMENTS_DIR};
-use crate::deploy::{self, Architecture, Host, Tree};
+use crate::deploy::{self, Architecture, Host, Installation, Tree};
 
 /// The key that bundles for this machine are signed with, left by the first one.
 const KEY: &str = "/etc/cairn/bundle.pub";
@@ -61,6 +63,12 @@ pub(super) fn run(common: &Common, arguments: &Arguments, file: &Path) -> Result
     first_files.after(installed())?;
     if arguments.dry_run {
         return Ok(());
+    }
+    if Installation::read(&tree)?.is_none_or(|record| record.current.is_none()) {
+        return Err(anyhow!(
+            "the program in the bundle ended well and installed nothing; is it cairn? Get another bundle"
+        )
+        .into());
     }
     store_key(&tree, &key)?;
     place_images(&tree, &bundle).map_err(|failure| Failure {
@@ -104,7 +112,8 @@ fn own_architecture(bundle: &Verified) -> Result<Architecture, Failure> {
     let own = Architecture::of_this_machine().filter(|own| bundle.contents().executable(*own).is_some());
     own.ok_or_else(|| {
         let (found, own) = (crate::cli::bundle::architectures(bundle.contents()), std::env::consts::ARCH);
-        anyhow!("the bundle is for {found}, and this machine is {own}; use the bundle for {own}").into()
+        anyhow!("the bundle is for {found}, and this program and what it installs for {own}; use a bundle for {own}")
+            .into()
     })
 }
 
@@ -158,13 +167,20 @@ fn run_installer(common: &Common, arguments: &Arguments, folder: &Path) -> Resul
         command.arg("--json");
     }
     let status = command.status().context("cannot run the program of the bundle")?;
+    let of_faults = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::SYS];
     match status.code() {
         Some(0) => Ok(()),
         // It has said why.
         Some(code) => {
             Err(Failure { code: u8::try_from(code).unwrap_or(1), error: anyhow!("the release was not installed") })
         }
-        None => Err(anyhow!("a signal ended the installation; run this again, it resumes where it stopped").into()),
+        None => Err(match status.signal() {
+            Some(signal) if of_faults.iter().any(|one| one.as_raw() == signal) => {
+                anyhow!("the program in the bundle does not run on this machine: signal {signal} ended it; get another bundle")
+            }
+            _ => anyhow!("a signal ended the installation; run this again, it resumes where it stopped"),
+        }
+        .into()),
     }
 }
 

@@ -26,7 +26,8 @@ use crate::deploy::k3s::{self, ClientToken, Facts, Settings};
 use crate::deploy::oci::gpu::Drivers;
 use crate::deploy::oci::{Image, Reference};
 use crate::deploy::{
-    self, Action, Cluster, ClusterNode, Finding, ImageFile, ManagedFile, Plan, Platform, Program, Release, Tree,
+    self, Action, Architecture, Cluster, ClusterNode, Finding, ImageFile, ManagedFile, Plan, Platform, Program,
+    Release, Tree,
 };
 use crate::store;
 
@@ -65,6 +66,7 @@ pub(super) fn prepare(
     let values = arguments.values.as_deref().map(read_values).transpose()?;
     let choices = installed.for_pod(arguments, values);
     let mut settings = checked(&choices.options())?;
+    refuse_other_processors(&settings)?;
     before.note_record(Platform::K3s);
     let connection = connect(tree, &node, &settings, &mut before)?;
     let (PodImage { image, gpu_drivers, findings: of_image }, program) = image(tree, &settings)?;
@@ -98,6 +100,20 @@ pub(super) fn prepare(
     }
     plan.findings.splice(0..0, before.findings);
     Ok((PreparedInstallation { release, program, lasting, choices, plan }, Pod { node, settings, connection }))
+}
+
+/// The image is made of this program, which runs on processors of this machine's kind alone.
+fn refuse_other_processors(settings: &Settings) -> Result<(), Failure> {
+    let own = Architecture::of_this_machine().map(Architecture::oci).unwrap_or_default();
+    let wanted = settings.architectures();
+    if wanted.iter().all(|one| one == own) {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow!(
+        "node.arch is '{}', and this program's image is for {own}; leave node.arch out, or build an image for both with \
+         `cairn image build --with-platform` and render the manifests with `cairn k3s render --image-archive`",
+        wanted.join(",")
+    )))
 }
 
 /// Reaches the API; why it cannot be reached is an obstacle. `None` in a tree that is staged, too.

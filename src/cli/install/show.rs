@@ -1,5 +1,6 @@
 //! What an installation is going to do, and what came of it, as text and JSON.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ pub(super) fn proposed(as_json: bool, is_dry_run: bool, prepared: &PreparedInsta
 
 /// The plan in words.
 fn show_plan(plan: &Plan, release: &Release) -> Result<(), Failure> {
-    output::line(&format!("{} for {}", output::bold(&format!("Cairn {}", release.name)), release.platform))?;
+    let name = output::bold(&format!("Cairn {}", release.name));
+    output::line(&format!("{name} for {} on {ARCH}", release.platform))?;
     output::line("")?;
     for action in &plan.actions {
         let (verb, what, size) = words(action);
@@ -74,7 +76,7 @@ fn plan_json(plan: &Plan, release: &Release) -> Value {
     let findings: Vec<Value> = plan.findings.iter().map(finding_json).collect();
     json!({
         "release": release.name, "version": release.version, "platform": release.platform,
-        "possible": plan.is_possible(), "actions": actions, "findings": findings,
+        "architecture": ARCH, "possible": plan.is_possible(), "actions": actions, "findings": findings,
     })
 }
 

@@ -12,7 +12,7 @@ use super::super::tarball::{self, BLOCK, END, Entry, header, padded, padding};
 use super::contents::{Contents, ContentsError, Member, MemberRole};
 use super::key::{PublicKey, SignatureError};
 use super::{BUFFER_BYTES, CONTENTS, CONTENTS_BYTES_MAX, SIGNATURE, SIGNATURE_BYTES_MAX};
-use crate::base::{Digest, Fault};
+use crate::base::{Digest, Fault, regular_file};
 
 /// Why a bundle is not used.
 #[derive(Debug, thiserror::Error)]
@@ -154,11 +154,7 @@ impl Head {
     fn read(path: &Path) -> Result<Self, OpenError> {
         let read = |source| OpenError::Read { path: path.to_owned(), source };
         let kind = |what| OpenError::Kind { path: path.to_owned(), what };
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        if !metadata.is_file() {
-            return Err(kind("it is not a file"));
-        }
+        let (file, length) = regular_file::open(path).map_err(read)?.ok_or_else(|| kind("it is not a regular file"))?;
         let mut end = 0;
         let mut member = |name: &str, bytes_max: u64| -> Result<Option<Vec<u8>>, OpenError> {
             let part = |length: usize, at: u64| {
@@ -186,7 +182,7 @@ impl Head {
             member(CONTENTS, CONTENTS_BYTES_MAX)?.ok_or_else(|| kind("it does not begin with bundle.json"))?;
         let signature =
             member(SIGNATURE, SIGNATURE_BYTES_MAX)?.ok_or_else(|| OpenError::Unsigned { path: path.to_owned() })?;
-        Ok(Self { length: metadata.len(), file, contents, signature, end })
+        Ok(Self { length, file, contents, signature, end })
     }
 
     /// The list, and how long the whole file has to be.

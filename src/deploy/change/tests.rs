@@ -360,7 +360,7 @@ fn files_that_others_changed_or_made_are_told_before() {
     tree.write("/etc/systemd/system/cairn.service", b"mine", 0o644).expect("written");
     tree.write("/etc/cairn.d/2.0.0.conf", b"mine", 0o644).expect("written");
     let plan = Plan::make(&tree, &second, Some(&first), &[], &executable, &[]).expect("made");
-    let found: Vec<(&str, bool)> = plan.findings.iter().map(|finding| (finding.about, finding.is_obstacle)).collect();
+    let found: Vec<(&str, bool)> = plan.findings.iter().map(|finding| (&*finding.about, finding.is_obstacle)).collect();
     assert_eq!(found, [("changed", false), ("foreign", true)]);
     assert!(!plan.is_possible());
 }

@@ -1,5 +1,7 @@
 //! Machines as trees of files, each with one thing wrong.
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::base::left_out::left_out;
 use crate::deploy::tree::TreeError;
@@ -33,9 +35,16 @@ impl Machine {
         // What the test machine's own disks are like is not the subject.
         let findings = examine(&self.tree(), &subject).into_iter();
         findings
-            .filter(|finding| !["disk", "inodes", "read-only"].contains(&finding.about))
-            .map(|finding| (finding.about, finding.is_obstacle, finding.message))
+            .filter(|finding| !["disk", "inodes", "read-only"].contains(&&*finding.about))
+            .map(|finding| (short(finding.about), finding.is_obstacle, finding.message))
             .collect()
+    }
+}
+
+fn short(about: Cow<'static, str>) -> &'static str {
+    match about {
+        Cow::Borrowed(about) => about,
+        Cow::Owned(about) => panic!("{about} is not from here"),
     }
 }
 

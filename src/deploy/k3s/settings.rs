@@ -230,6 +230,12 @@ impl Settings {
         &self.image
     }
 
+    /// The processors that the pod may run on, by Kubernetes' names; none where the image is said to run on any.
+    #[must_use]
+    pub fn architectures(&self) -> &[String] {
+        &self.architectures
+    }
+
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {

@@ -212,7 +212,7 @@ pub(super) fn tolerations(settings: &Settings) -> Vec<Toleration> {
 }
 
 /// The label with a node's processor.
-const ARCHITECTURE: &str = "kubernetes.io/arch";
+pub(super) const ARCHITECTURE: &str = "kubernetes.io/arch";
 
 /// Labels of the nodes that a pod may run on, the processor among them where the image is for one.
 pub(super) fn node_selector(settings: &Settings) -> Option<BTreeMap<String, String>> {

@@ -1,18 +1,20 @@
 //! What an image archive on a disk holds: its name, its digest and the processors that it is for.
 //!
 //! Invariants: only the small members of an archive are read, at most [`KEPT_BYTES_MAX`] of them, and each that is used has the digest by
-//! which it is named. Layers are skipped, not checked: whatever imports the image does that.
+//! which it is named. A processor counts when the archive has all of its image: some programs write the index of a whole image and the
+//! blobs of one processor. What is in layers is not checked: whatever imports the image does that.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::super::elf::ReadAt as _;
 use super::super::sha256::Sha256;
 use super::TYPE_INDEX;
-use crate::base::Fault;
+use crate::base::{Fault, regular_file};
 use crate::deploy::executable::Architecture;
 
 /// Index, manifests and configurations have a few kilobytes.
@@ -21,6 +23,8 @@ const MEMBER_BYTES_MAX: u64 = 1 << 20;
 const KEPT_BYTES_MAX: u64 = 16 << 20;
 /// The blobs of an OCI image layout, by the digits of their digest.
 const BLOBS: &str = "blobs/sha256/";
+/// Of a digest.
+const DIGITS: usize = 64;
 /// Docker's name of an index.
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
@@ -111,6 +115,8 @@ struct Platform {
 #[derive(Deserialize)]
 struct Manifest {
     config: Descriptor,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
 }
 
 impl Descriptor {
@@ -118,7 +124,9 @@ impl Descriptor {
     fn name(&self) -> Option<&str> {
         let named =
             ["io.containerd.image.name", "org.opencontainers.image.ref.name"].map(|key| self.annotations.get(key));
-        named.into_iter().flatten().map(String::as_str).find(|name| name.contains('/') && !name.contains('@'))
+        let is_name =
+            |name: &&str| name.contains('/') && !name.contains(|letter: char| letter == '@' || letter.is_control());
+        named.into_iter().flatten().map(String::as_str).find(is_name)
     }
 
     fn is_index(&self) -> bool {
@@ -133,12 +141,9 @@ impl ArchivedImage {
     /// See [`ArchiveError`].
     pub fn open(path: &Path) -> Result<Self, ArchiveError> {
         let read = |source| ArchiveError::Read { path: path.to_owned(), source };
-        // Before it is opened, since a pipe would be waited for.
-        let file = fs::metadata(path).map_err(read)?;
-        if !file.is_file() {
-            return Err(ArchiveError::Kind { path: path.to_owned(), what: "not a regular file".to_owned() });
-        }
-        Members::read(path)?.image(file.len())
+        let kind = |what: &str| ArchiveError::Kind { path: path.to_owned(), what: what.to_owned() };
+        let (file, bytes) = regular_file::open(path).map_err(read)?.ok_or_else(|| kind("not a regular file"))?;
+        Members::read(path, file)?.image(bytes)
     }
 
     /// Digest of what the name stands for: `sha256:…`.
@@ -154,19 +159,28 @@ struct Members<'a> {
     index: Vec<u8>,
     /// By digest, as in the path.
     blobs: HashMap<String, Vec<u8>>,
+    /// The digests of all blobs, also of those that were not kept.
+    names: HashSet<String>,
 }
 
 impl<'a> Members<'a> {
-    fn read(path: &'a Path) -> Result<Self, ArchiveError> {
+    fn read(path: &'a Path, file: File) -> Result<Self, ArchiveError> {
         let read = |source| ArchiveError::Read { path: path.to_owned(), source };
         let kind = |what: String| ArchiveError::Kind { path: path.to_owned(), what };
-        let mut archive = tar::Archive::new(File::open(path).map_err(read)?);
-        let (mut index, mut blobs, mut kept) = (None, HashMap::new(), 0);
+        let wrong = match &file.part(0, 6).map_err(read)?[..] {
+            [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | b"\xfd7zXZ\0" | [b'B', b'Z', b'h', ..] => {
+                "it is compressed; unpack it first"
+            }
+            _ => "not a tar file, or damaged",
+        };
+        let mut archive = tar::Archive::new(file);
+        let (mut index, mut blobs, mut names, mut kept) = (None, HashMap::new(), HashSet::new(), 0);
         for entry in archive.entries_with_seek().map_err(read)? {
-            let mut entry = entry.map_err(|error| kind(error.to_string()))?;
+            let mut entry = entry.map_err(|_| kind(wrong.to_owned()))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let name = name.trim_start_matches("./");
             let digits = name.strip_prefix(BLOBS).filter(|digits| !digits.is_empty());
+            names.extend(digits.filter(|digits| digits.len() == DIGITS).map(str::to_owned));
             if entry.size() > MEMBER_BYTES_MAX || (digits.is_none() && name != "index.json") {
                 continue;
             }
@@ -181,8 +195,8 @@ impl<'a> Members<'a> {
                 None => index = Some(bytes),
             }
         }
-        let index = index.ok_or_else(|| kind("it has no index.json".to_owned()))?;
-        Ok(Self { path, index, blobs })
+        let index = index.ok_or_else(|| kind("it has no index.json, or was cut off before it".to_owned()))?;
+        Ok(Self { path, index, blobs, names })
     }
 
     fn kind(&self, what: String) -> ArchiveError {
@@ -201,16 +215,26 @@ impl<'a> Members<'a> {
             let names = names.into_iter().map(str::to_owned).collect();
             return Err(ArchiveError::Names { path: self.path.to_owned(), names });
         };
+        if index.manifests.iter().filter(|other| other.name() == Some(name)).nth(1).is_some() {
+            return Err(self.kind(format!("{name} stands in it several times, not once for all processors")));
+        }
         let platforms = match descriptor.is_index() {
             true => {
-                self.index(descriptor)?.manifests.iter().map(|one| self.platform(one)).collect::<Result<Vec<_>, _>>()?
+                let index = self.index(descriptor)?;
+                index.manifests.iter().map(|one| self.platform(one, false)).collect::<Result<Vec<_>, _>>()?
             }
-            false => vec![self.platform(descriptor)?],
+            false => vec![self.platform(descriptor, true)?],
         };
-        let architectures: BTreeSet<Architecture> = platforms.iter().filter_map(architecture).collect();
+        let architectures: BTreeSet<Architecture> = platforms.iter().flatten().filter_map(architecture).collect();
+        if architectures.is_empty() && platforms.iter().any(Option::is_none) {
+            return Err(self.kind("its index names images that are not in it".to_owned()));
+        }
         if architectures.is_empty() {
-            let found = platforms.iter().map(|platform| format!("{}/{}", platform.os, platform.architecture)).collect();
-            return Err(ArchiveError::Platform { path: self.path.to_owned(), found });
+            let found = platforms
+                .iter()
+                .flatten()
+                .map(|found| format!("{}/{}", found.os.escape_debug(), found.architecture.escape_debug()));
+            return Err(ArchiveError::Platform { path: self.path.to_owned(), found: found.collect() });
         }
         let digest = digits(&descriptor.digest).and_then(|digits| digits.parse().ok());
         Ok(ArchivedImage {
@@ -225,13 +249,26 @@ impl<'a> Members<'a> {
         self.json(self.blob(descriptor)?, "its index")
     }
 
-    /// Where an index has no platform, that of the image's configuration.
-    fn platform(&self, descriptor: &Descriptor) -> Result<Platform, ArchiveError> {
-        if let Some(Platform { architecture, os }) = &descriptor.platform {
-            return Ok(Platform { architecture: architecture.clone(), os: os.clone() });
+    /// What the configuration of an image says that it is for; `None` when the archive has not this image. Of one for other programs, such
+    /// as an attestation, what the index says.
+    ///
+    /// * `is_needed`: whether it is an error when the archive has it not.
+    fn platform(&self, descriptor: &Descriptor, is_needed: bool) -> Result<Option<Platform>, ArchiveError> {
+        if let Some(platform) = descriptor.platform.as_ref().filter(|platform| architecture(platform).is_none()) {
+            return Ok(Some(Platform { architecture: platform.architecture.clone(), os: platform.os.clone() }));
+        }
+        if !is_needed && digits(&descriptor.digest).is_some_and(|digits| !self.names.contains(digits)) {
+            return Ok(None);
         }
         let manifest: Manifest = self.json(self.blob(descriptor)?, "its manifest")?;
-        self.json(self.blob(&manifest.config)?, "its configuration")
+        let absent = manifest
+            .layers
+            .iter()
+            .find(|layer| digits(&layer.digest).is_some_and(|digits| !self.names.contains(digits)));
+        if let Some(layer) = absent {
+            return Err(self.kind(format!("its layer {} is missing", layer.digest)));
+        }
+        self.json(self.blob(&manifest.config)?, "its configuration").map(Some)
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<&[u8], ArchiveError> {
@@ -314,8 +351,13 @@ mod tests {
         assert!(refused(&members[..2]).contains("is missing"));
         assert!(refused(&[members[0], members[1], (&of_config, "{}")]).contains("is damaged"));
 
+        let of = |architecture: &str| {
+            let config = format!(r#"{{"architecture": "{architecture}", "os": "linux"}}"#);
+            let manifest = format!(r#"{{"config": {{"digest": "sha256:{}"}}}}"#, Sha256::of(config.as_bytes()));
+            [(blob(&config), config), (blob(&manifest), manifest)]
+        };
         let platform = |architecture: &str| {
-            let digest = Sha256::of(b"");
+            let digest = Sha256::of(of(architecture)[1].1.as_bytes());
             format!(
                 r#"{{"digest": "sha256:{digest}", "platform": {{"architecture": "{architecture}", "os": "linux"}}}}"#
             )
@@ -324,8 +366,17 @@ mod tests {
         let list = ["unknown", "arm64", "amd64"].map(platform).join(", ");
         let list = format!(r#"{{"manifests": [{list}]}}"#);
         let (of_list, index) = (blob(&list), named(&list, &format!(r#", "mediaType": "{TYPE_INDEX}""#)));
-        let image = ArchivedImage::open(archive(&[(&of_list, &list), ("index.json", &index)]).path()).expect("read");
+        let [intel, arm] = ["amd64", "arm64"].map(of);
+        let mut members = vec![(of_list.as_str(), list.as_str()), ("index.json", &index)];
+        members.extend(intel.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let image = ArchivedImage::open(archive(&members).path()).expect("read");
+        assert_eq!(image.architectures, [Architecture::X86_64], "the other one is named and not there");
+        members.extend(arm.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let image = ArchivedImage::open(archive(&members).path()).expect("read");
         assert_eq!(image.architectures, [Architecture::X86_64, Architecture::Aarch64]);
+        members.retain(|(name, _)| *name != arm[0].0);
+        assert!(refused(&members).contains("is missing"), "a manifest without its configuration");
+        assert!(refused(&members[..2]).contains("names images that are not in it"));
         let list = format!(r#"{{"manifests": [{}]}}"#, platform("riscv64"));
         let (of_list, index) = (blob(&list), named(&list, &format!(r#", "mediaType": "{DOCKER_INDEX}""#)));
         let refused = refused(&[(&of_list, &list), ("index.json", &index)]);
@@ -350,7 +401,7 @@ mod tests {
             ArchivedImage::open(Path::new(path)).expect_err("no archive");
         }
         let text = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(text.path(), "no archive".repeat(100)).expect("written");
+        std::fs::write(text.path(), "no archive".repeat(100)).expect("written");
         assert!(ArchivedImage::open(text.path()).expect_err("text").to_string().contains("is not an image archive"));
     }
 }

@@ -387,6 +387,7 @@ mod tests {
         let mut third = segments[..56].to_vec();
         third[..4].copy_from_slice(&3u32.to_le_bytes());
         third[8..16].copy_from_slice(&interpreter.to_le_bytes());
+        third[32..40].copy_from_slice(&(bytes.len() as u64 - interpreter).to_le_bytes());
         let table = bytes.len() as u64;
         bytes.extend(segments.into_iter().chain(third));
         bytes[32..40].copy_from_slice(&table.to_le_bytes());

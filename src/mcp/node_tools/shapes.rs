@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::answers::{self, GpuCollection, GpuStatus, rounded};
 use super::super::arguments::{Include, IncludeArgument};
 use super::super::{DocumentRef, ErrorCode, ToolAnswer, ToolError};
-use crate::base::{NodeId, with_causes};
+use crate::base::{Fault, NodeId, with_causes};
 use crate::collection::{Access, CollectionInfo, DeviceState, Verdict};
 use crate::collection::{DocumentOutcome, DocumentStatus, EmbedError, WriteError};
 use crate::retrieval::{Hit, SearchError, shown_metadata};
@@ -152,10 +152,12 @@ fn write_code(error: &WriteError) -> ErrorCode {
         | WriteError::DocumentOutOfReach { .. }
         | WriteError::WholeOutOfReach { .. }
         | WriteError::WouldBeOutOfReach { .. } => ErrorCode::Forbidden,
-        WriteError::BadName { .. }
-        | WriteError::OtherModel { .. }
-        | WriteError::Embed(EmbedError::Unknown { .. })
-        | WriteError::Prepare(_) => ErrorCode::BadArgument,
+        WriteError::BadName { .. } | WriteError::OtherModel { .. } | WriteError::Embed(EmbedError::Unknown { .. }) => {
+            ErrorCode::BadArgument
+        }
+        WriteError::Prepare(_) if error.fault() == Fault::Caller => ErrorCode::BadArgument,
+        // The document may be good: no process to read it in could be started.
+        WriteError::Prepare(_) => ErrorCode::Internal,
         WriteError::StillUnread(_) => ErrorCode::StillUnread,
         WriteError::Commit(error) if error.is_passing() => ErrorCode::Overloaded,
         WriteError::Commit(_) | WriteError::Broken { .. } => ErrorCode::ReadOnly,

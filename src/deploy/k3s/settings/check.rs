@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use super::super::keys::Variant;
 use super::super::sizes::NodeSize;
 use super::super::spec::{AtLeast, Documents, Spec, ValueError};
+use super::super::workload::ARCHITECTURE;
 use super::draft::Draft;
 use super::{Bounds, ClientToken, Mistake, RenderCommand, Settings};
 use crate::deploy::executable::Architecture;
@@ -35,13 +36,19 @@ pub(super) fn settings(
     let ingress = spec.ingress.iter().map(|ingress| ingress.host.to_string());
     let mut hosts: Vec<String> = spec.hosts.iter().map(|host| host.to_string()).chain(ingress).collect();
     hosts.retain(|host| seen.insert(host.clone()));
+    let architectures = architectures(draft, &spec, held);
+    if spec.gpu.is_some() && held.is_some_and(|held| held.len() > 1) {
+        let expected =
+            "one processor with --with gpu: `cairn image build --gpu` adds what a GPU needs to an image for one";
+        draft.refuse("node.arch", &architectures.join(","), expected);
+    }
     Settings {
         size,
         token,
         image: image(draft, &spec),
         hosts,
         node_selector: node_selector(&spec),
-        architectures: architectures(draft, &spec, held),
+        architectures,
         storage: spec.storage.size.map_or(size.defaults().storage, AtLeast::get),
         resources: bounds(draft, &spec, size),
         drain_timeout: drain_timeout(draft, &own),
@@ -171,7 +178,7 @@ fn node_selector(spec: &Spec) -> BTreeMap<String, String> {
 /// The processors that run the image, by Kubernetes' names; none where the image is said to run on any.
 fn architectures(draft: &mut Draft, spec: &Spec, held: Option<&[Architecture]>) -> Vec<String> {
     let held = held.map(names);
-    match spec.node.arch.as_deref().map(String::as_str) {
+    let architectures = match spec.node.arch.as_deref().map(String::as_str) {
         Some(chosen) if chosen != "any" => {
             let names: Vec<String> = chosen.split(',').map(str::to_owned).collect();
             if let Some(held) = held.filter(|held| names.iter().any(|name| !held.contains(name))) {
@@ -187,7 +194,14 @@ fn architectures(draft: &mut Draft, spec: &Spec, held: Option<&[Architecture]>) 
         }
         None if draft.has_problem("node.arch") => Vec::new(),
         None => held.unwrap_or_else(|| names(&[Architecture::of_this_machine().unwrap_or(Architecture::X86_64)])),
+    };
+    // Elsewhere the pod would wait for a node that there cannot be.
+    let selected = spec.node.selector.get(ARCHITECTURE);
+    if let Some(selected) = selected.filter(|one| !architectures.is_empty() && !architectures.contains(one)) {
+        let expected = format!("a processor that the image is for: {}", architectures.join(","));
+        draft.refuse("node.selector", &format!("{ARCHITECTURE}={selected}"), &expected);
     }
+    architectures
 }
 
 /// By Kubernetes' names.

@@ -8,10 +8,9 @@ pub(in crate::deploy::k3s) fn is_misread(text: &str) -> bool {
     is_truth || (text.contains('_') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_'))
 }
 
-/// Names of processors with commas between them, or `any`.
+/// Kubernetes' names of the processors that Cairn runs on, with commas between them, or `any`.
 pub(super) fn is_list_of_architectures(text: &str) -> bool {
-    let names: Vec<&str> = text.split(',').collect();
-    names.iter().all(|name| is_object_name(name)) && (names.len() == 1 || !names.contains(&"any"))
+    text == "any" || text.split(',').all(|name| matches!(name, "amd64" | "arm64"))
 }
 
 /// A DNS subdomain, which names of objects, classes and hosts are.
