@@ -31,7 +31,7 @@ impl Access<'_> {
     /// not for this call: it changes documents only. Returns the position up to which everything is on stable storage.
     ///
     /// * `origin`: the other collection.
-    /// * `changes`: of that collection, in the order of its log; see [`crate::store::Reader::changes_after`].
+    /// * `changes`: of that collection, in the order of its log; see [`crate::store::Reader::lasting_changes_between`].
     ///
     /// # Errors
     /// When the collection does not exist or has another model, the permit does not reach all of its documents, the progress is too long, or
@@ -80,7 +80,9 @@ fn operation(collection: CollectionId, change: &Change) -> Option<Operation> {
         ChangeKind::DocumentDeleted { id, .. } => {
             Some(Operation::DeleteDocument { collection, id: id.clone(), if_version: None })
         }
-        ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => None,
+        ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) | ChangeKind::DocumentSuperseded { .. } => {
+            None
+        }
     }
 }
 

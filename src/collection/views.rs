@@ -191,7 +191,9 @@ impl Views {
                 }
                 self.add_lexical(document, bodies)
             }
-            ChangeKind::DocumentDeleted { replaced, .. } => self.lexical.remove(replaced.lsn),
+            ChangeKind::DocumentDeleted { replaced, .. } | ChangeKind::DocumentSuperseded { replaced, .. } => {
+                self.lexical.remove(replaced.lsn)
+            }
             ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => Ok(()),
         }
     }
@@ -244,7 +246,7 @@ impl Views {
                 let runs: Vec<Vec<u16>> = bodies.iter().map(run).collect();
                 self.vectors.apply_made_of(change.lsn, removed.as_slice(), &added, &runs)
             }
-            ChangeKind::DocumentDeleted { replaced, .. } => {
+            ChangeKind::DocumentDeleted { replaced, .. } | ChangeKind::DocumentSuperseded { replaced, .. } => {
                 self.vectors.apply(change.lsn, std::slice::from_ref(&keys(replaced)), &[])
             }
             ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => Ok(()),
@@ -311,7 +313,7 @@ impl Views {
         // A batch that failed there has changed nothing.
         self.vectors_failed.store(false, Ordering::Release);
         let before = self.broken.lock().take();
-        for change in reader.changes_between(self.applied(), last) {
+        for change in reader.lasting_changes_between(self.applied(), last) {
             match change {
                 Ok(change) if collection_of(&change) == Some(id) => self.apply(&change),
                 Ok(_) => {}
@@ -493,7 +495,7 @@ pub(super) fn catch_up(
     let threads = (cores / behind.len()).max(1);
     behind.values().for_each(|view| view.lexical.set_bulk(Some(threads)));
     let mut uncommitted = 0;
-    for change in reader.changes_between(from, last) {
+    for change in reader.lasting_changes_between(from, last) {
         match change {
             Ok(change) => {
                 let Some(view) = collection_of(&change).and_then(|id| behind.get(&id)) else { continue };
@@ -524,7 +526,10 @@ pub(super) fn catch_up(
 pub(super) fn passages(change: &Change) -> usize {
     match &change.kind {
         ChangeKind::DocumentPut { bodies, .. } => bodies.len(),
-        ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) | ChangeKind::DocumentDeleted { .. } => 1,
+        ChangeKind::CollectionCreated(_)
+        | ChangeKind::CollectionDeleted(_)
+        | ChangeKind::DocumentDeleted { .. }
+        | ChangeKind::DocumentSuperseded { .. } => 1,
     }
 }
 
@@ -533,7 +538,9 @@ fn collection_of(change: &Change) -> Option<CollectionId> {
         ChangeKind::CollectionCreated(info) => Some(info.id),
         ChangeKind::CollectionDeleted(id) => Some(*id),
         ChangeKind::DocumentPut { document, .. } => Some(document.collection),
-        ChangeKind::DocumentDeleted { collection, .. } => Some(*collection),
+        ChangeKind::DocumentDeleted { collection, .. } | ChangeKind::DocumentSuperseded { collection, .. } => {
+            Some(*collection)
+        }
     }
 }
 
@@ -565,7 +572,9 @@ pub(super) fn follow(
                     let _ = fs::remove_dir_all(directory(config, kind, *id));
                 }
             }
-            ChangeKind::DocumentPut { .. } | ChangeKind::DocumentDeleted { .. } => {
+            ChangeKind::DocumentPut { .. }
+            | ChangeKind::DocumentDeleted { .. }
+            | ChangeKind::DocumentSuperseded { .. } => {
                 let view = collection_of(change).and_then(|id| views.read().get(&id).cloned());
                 if let Some(view) = view {
                     view.apply(change);
@@ -636,10 +645,12 @@ pub(super) fn why_not_visible(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use super::*;
-    use crate::store::{self, NewCollection, Operation, WriteRequest, Writer};
+    use crate::base::Digest;
+    use crate::store::{self, CompactionLimits, NewChunk, NewCollection, NewDocument, Operation, WriteRequest, Writer};
 
     fn open(directory: &Path) -> (Config, Writer, Arc<Reader>) {
         let config = Config::for_test(directory);
@@ -690,5 +701,69 @@ mod tests {
         assert!(is_ahead(&views));
         catch_up(&views, &reader, Position::of(&reader), 1, |_, _| {});
         assert!(!is_ahead(&views));
+    }
+
+    fn put(writer: &mut Writer, collection: CollectionId, id: &str, text: &str) {
+        let body = ChunkBody {
+            digest: Digest::of(text.as_bytes()),
+            headings: Vec::new(),
+            text: text.to_owned(),
+            language: "en".to_owned(),
+            embedding: vec![half::f16::from_f32(1.0 / 16.0); 256],
+        };
+        let document = NewDocument {
+            collection,
+            id: id.to_owned(),
+            title: String::new(),
+            url: None,
+            metadata: b"{}".to_vec(),
+            source: None,
+            source_digest: None,
+            content_digest: Digest::of(text.as_bytes()),
+            media_type: "text/plain".to_owned(),
+            expires_at: None,
+            if_version: None,
+            unless_exists: false,
+            looked_at: None,
+            chunks: vec![NewChunk { range: 0..text.len() as u64, page: None, body: Arc::new(body) }],
+        };
+        let operations = vec![Operation::PutDocument(Box::new(document))];
+        writer.commit(vec![WriteRequest { operations, ..WriteRequest::default() }]).expect("durable");
+    }
+
+    /// Text that compression leaves as long as it is.
+    fn noise(seed: &str, words: usize) -> String {
+        (0..words).map(|word| format!("{} ", Digest::of(format!("{seed} {word}").as_bytes()))).collect()
+    }
+
+    #[test]
+    fn indexes_that_begin_again_lack_what_was_replaced_by_something_that_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (config, mut writer, reader) = open(directory.path());
+        create(&mut writer, "docs");
+        let collection = reader.collections()[0].id;
+        put(&mut writer, collection, "a", "the heron");
+        put(&mut writer, collection, "live", &noise("live", 500));
+        writer.seal().expect("sealed");
+        let second = reader.last();
+        put(&mut writer, collection, "a", &noise("second", 500));
+        writer.seal().expect("sealed");
+        put(&mut writer, collection, "a", "the bittern");
+        writer.seal().expect("sealed");
+        let limits = CompactionLimits {
+            floor: reader.last(),
+            segment_bytes: 1 << 20,
+            bytes_per_second: 0,
+            reserve_bytes: 0,
+            erase_within: None,
+        };
+        let report =
+            reader.compact(&limits, &BTreeSet::new(), &|_| false, &|_| Some(())).expect("compacted").expect("worth it");
+        assert_eq!(report.first, second.next(), "the first version stays");
+
+        let views = open_all(&config, &reader).expect("opened");
+        catch_up(&views, &reader, Position::of(&reader), 1, |_, _| {});
+        let view = &views[&collection];
+        assert_eq!((view.lexical.searcher().len(), view.vectors.live()), (2, 2), "a passage of each document");
     }
 }

@@ -541,7 +541,9 @@ fn count(changes: &[Change], metrics: &Metrics) {
             ChangeKind::DocumentDeleted { .. } => {
                 metrics.documents_written.inc();
             }
-            ChangeKind::CollectionCreated(_) | ChangeKind::CollectionDeleted(_) => {}
+            ChangeKind::CollectionCreated(_)
+            | ChangeKind::CollectionDeleted(_)
+            | ChangeKind::DocumentSuperseded { .. } => {}
         }
     }
 }

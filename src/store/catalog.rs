@@ -566,6 +566,16 @@ impl Catalog {
         Ok(value.map(|value| DocumentEntry::decode(&value)).transpose()?)
     }
 
+    /// LSN of the last record that concerns an id: that of the document, or of its deletion. `None` for an id that was never used, and in a
+    /// collection that does not exist.
+    pub(crate) fn last_change(&self, collection: CollectionId, id: &str) -> Result<Option<Lsn>, CatalogError> {
+        if let Some(entry) = self.lookup(collection, id)? {
+            return Ok(Some(entry.lsn));
+        }
+        let value = self.get(&key::deleted(collection, id))?;
+        Ok(value.map(|value| decode_pair(&value)).transpose()?.map(|(_, lsn)| Lsn(lsn)))
+    }
+
     /// LSN of the record of a chunk.
     pub(crate) fn chunk(&self, collection: CollectionId, digest: &Digest) -> Result<Option<Lsn>, CatalogError> {
         if !self.exists(collection) {

@@ -57,6 +57,14 @@ pub enum ChangeKind {
         /// Its last version.
         replaced: Replaced,
     },
+    /// A version of a document was written that is replaced or deleted by the end of what is read: all that is left of it is which version
+    /// it took the place of. Only in [`Reader::lasting_changes_between`].
+    DocumentSuperseded {
+        /// Its collection.
+        collection: CollectionId,
+        /// The version before it.
+        replaced: Replaced,
+    },
 }
 
 /// Reads a store; shared by everyone.
@@ -186,7 +194,7 @@ impl Reader {
     }
 
     /// The changes after a record, up to the current end of the log, in LSN order: the same values as in
-    /// [`super::Committed::changes`]. Every view is built from these.
+    /// [`super::Committed::changes`], as far as compaction has left them.
     ///
     /// Damage is an `Err` item and the iterator continues after it; a document with damaged chunks follows with the
     /// others. Any other error is the last item.
@@ -196,7 +204,20 @@ impl Reader {
 
     /// Like [`Self::changes_after`], up to the existing record at `last`.
     pub fn changes_between(&self, after: Lsn, last: Lsn) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
-        Changes { reader: self, next: after.next(), end: last, found: VecDeque::new() }
+        Changes { reader: self, next: after.next(), end: last, is_lasting_only: false, found: VecDeque::new() }
+    }
+
+    /// Like [`Self::changes_between`], without the content of versions that are replaced or deleted by `last`. Every view is built from
+    /// these.
+    ///
+    /// Compaction drops dead records in no particular order. So of three versions the first may be there and the second not, and only the
+    /// second names the first as replaced: a view that begins with the first would keep it for ever.
+    pub fn lasting_changes_between(
+        &self,
+        after: Lsn,
+        last: Lsn,
+    ) -> impl Iterator<Item = Result<Change, ReadError>> + '_ {
+        Changes { reader: self, next: after.next(), end: last, is_lasting_only: true, found: VecDeque::new() }
     }
 
     /// The collection with this name.
@@ -309,6 +330,8 @@ struct Changes<'a> {
     reader: &'a Reader,
     next: Lsn,
     end: Lsn,
+    /// See [`Reader::lasting_changes_between`].
+    is_lasting_only: bool,
     /// Items of the record read last.
     found: VecDeque<Result<Change, ReadError>>,
 }
@@ -354,7 +377,16 @@ impl Changes<'_> {
         let kind = match record {
             Record::CollectionCreated(new) => ChangeKind::CollectionCreated(CollectionInfo::new(lsn, time, new)),
             Record::CollectionDeleted(collection) => ChangeKind::CollectionDeleted(collection),
-            Record::DocumentPut(document) => self.document(document)?,
+            Record::DocumentPut(document) => {
+                let is_superseded = self.is_lasting_only && self.is_superseded(lsn, &document)?;
+                match (is_superseded, document.replaced) {
+                    (false, _) => self.document(document)?,
+                    (true, Some(replaced)) => {
+                        ChangeKind::DocumentSuperseded { collection: document.collection, replaced }
+                    }
+                    (true, None) => return Ok(()),
+                }
+            }
             Record::DocumentDeleted { collection, id, replaced, .. } => {
                 ChangeKind::DocumentDeleted { collection, id, replaced }
             }
@@ -362,6 +394,17 @@ impl Changes<'_> {
         };
         self.found.push_back(Ok(Change { lsn, time, kind }));
         Ok(())
+    }
+
+    /// Whether a record that is read later, or one that was dropped, replaces or deletes a version of a document.
+    fn is_superseded(&self, lsn: Lsn, document: &DocumentRecord) -> Result<bool, ReadError> {
+        let (collection, id) = (document.collection, document.id.as_str());
+        let (exists, last) = self
+            .reader
+            .catalog
+            .ask(|catalog| Ok((catalog.exists(collection), catalog.last_change(collection, id)?)))?;
+        // The catalog follows the log: of the last records it may not know yet. A collection comes into both before its documents.
+        Ok(!exists || last.is_some_and(|last| lsn < last && last <= self.end))
     }
 
     fn document(&mut self, mut document: Arc<DocumentRecord>) -> Result<ChangeKind, ReadError> {

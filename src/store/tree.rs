@@ -4,6 +4,8 @@
 //! panics; a panic is an error like any other, after which the catalog is rebuilt at the next start.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc;
@@ -42,6 +44,7 @@ impl Tree {
             .cache_capacity(cache_bytes)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
+        wait_until_free(path).map_err(|source| CatalogError::Engine { source: Box::new(source) })?;
         fenced(|| config.open()).map(|db| Self::Sled(SledTree(Some(db))))
     }
 
@@ -175,6 +178,17 @@ impl Drop for SledTree {
     }
 }
 
+/// Waits until the files in `path` are closed; sled would return an error, which costs a rebuild. The data directory is this process's alone,
+/// so a file that is locked is about to be closed: by the kernel, which closes the files of a killed process one after the other, or by a
+/// thread of sled's, which may drop the database after [`flush_and_drop`] has returned.
+fn wait_until_free(path: &Path) -> io::Result<()> {
+    match File::open(path.join("db")) {
+        Ok(file) => file.lock(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes what is in memory and closes the files.
 fn flush_and_drop(db: sled::Db) -> Result<(), CatalogError> {
     let flushed = repeated(FLUSH_PAUSE, || fenced(|| db.flush().map(|_| ())));
@@ -221,6 +235,10 @@ fn fenced<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, CatalogError> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use parking_lot::{Condvar, Mutex};
 
     use super::*;
@@ -245,6 +263,29 @@ mod tests {
             assert_eq!(keys(tree.pairs(b"b", b"bb", 1).expect("scan")), [b"bc"]);
             assert_eq!(keys(tree.pairs(b"b", b"b", 0).expect("scan")), [b""; 0]);
             assert_eq!((tree.get(b"bb").expect("get"), tree.get(b"bd").expect("get")), (None, Some(vec![2])));
+        });
+    }
+
+    #[test]
+    fn files_that_are_being_closed_are_waited_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        drop(Tree::open_sled(directory.path(), 1 << 20).expect("opened"));
+        let held = File::open(directory.path().join("db")).expect("there");
+        held.lock().expect("free");
+        let is_open = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // A lock that is waited for has a second line, which begins with an arrow.
+                let file = format!(":{} 0 EOF", held.metadata().expect("readable").ino());
+                let waits = |locks: String| locks.lines().any(|line| line.contains("->") && line.contains(&file));
+                while !is_open.load(Ordering::Relaxed) && !waits(fs::read_to_string("/proc/locks").expect("readable")) {
+                    thread::yield_now();
+                }
+                drop(held);
+            });
+            let opened = Tree::open_sled(directory.path(), 1 << 20);
+            is_open.store(true, Ordering::Relaxed);
+            opened.expect("it waits");
         });
     }
 

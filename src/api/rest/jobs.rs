@@ -195,6 +195,26 @@ impl<T: JsonSchema> Answer for OrJob<T> {
     }
 }
 
+/// Whether a request with this error was not begun.
+fn is_refusal(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::BadArgument
+        | ErrorCode::Unauthorized
+        | ErrorCode::Forbidden
+        | ErrorCode::ReadOnly
+        | ErrorCode::Overloaded
+        | ErrorCode::Usage => true,
+        ErrorCode::NotFound
+        | ErrorCode::Conflict
+        | ErrorCode::NotVisible
+        | ErrorCode::KeyReused
+        | ErrorCode::StillUnread
+        | ErrorCode::Internal
+        | ErrorCode::Unreachable
+        | ErrorCode::Failed => false,
+    }
+}
+
 impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> EndpointRequest<E> {
     /// Does `work`, or starts a job that does it where the request prefers that.
     pub(super) async fn maybe_later<F>(
@@ -213,9 +233,10 @@ impl<E: Endpoint<Answer = OrJob<T>>, T: JsonSchema> EndpointRequest<E> {
         let running = shared.jobs.start(operation, &caller)?;
         let job = Arc::clone(&running.job);
         let mut working = Box::pin(work(shared, caller, Box::new(Noted(Arc::clone(&job)))));
-        // A call enters, and looks at its arguments, before it waits for anything: what is refused is refused now.
+        // A call enters, and looks at its arguments, before it waits for anything: what is refused is refused now. What ends as early for another
+        // reason did not have to wait for long.
         match futures_util::poll!(working.as_mut()) {
-            Poll::Ready(Err(error)) => {
+            Poll::Ready(Err(error)) if is_refusal(error.code) => {
                 running.jobs.forget(&job);
                 return Err(error.into());
             }

@@ -401,6 +401,30 @@ fn a_replay_yields_the_changes_that_the_commits_gave() {
     assert_eq!(reader.changes_after(middle).map(|change| change.expect("read")).collect::<Vec<_>>(), given[3..]);
 }
 
+#[test]
+fn of_versions_that_do_not_last_a_view_learns_what_they_replaced() {
+    let (mut writer, reader, collection) = memory();
+    let mut given = vec![];
+    let mut commit =
+        |operation| given.extend(writer.commit(vec![request(vec![operation])]).expect("committed").changes);
+    commit(put(document(collection, "a", &["one"])));
+    commit(put(document(collection, "b", &["one"])));
+    commit(put(document(collection, "a", &["two"])));
+    commit(put(document(collection, "a", &["three"])));
+    commit(Operation::DeleteDocument { collection, id: "b".to_owned(), if_version: None });
+    let lasting = |last| {
+        let changes = reader.lasting_changes_between(collection.0, last);
+        changes.map(|change| change.expect("read")).collect::<Vec<_>>()
+    };
+    let ChangeKind::DocumentPut { replaced: Some(replaced), .. } = given[2].kind else { panic!("{given:?}") };
+    let superseded = Change { kind: ChangeKind::DocumentSuperseded { collection, replaced }, ..given[2].clone() };
+    assert_eq!(lasting(reader.last()), [superseded, given[3].clone(), given[4].clone()]);
+    assert_eq!(lasting(given[2].lsn), given[..3], "as the log was then");
+    writer.commit(vec![request(vec![Operation::DeleteCollection { collection }])]).expect("committed");
+    let left = lasting(reader.last());
+    assert!(left.iter().all(|change| !matches!(change.kind, ChangeKind::DocumentPut { .. })), "{left:?}");
+}
+
 #[tokio::test]
 async fn followers_learn_of_each_commit_and_of_the_end() {
     let (mut writer, reader, collection) = memory();
