@@ -33,6 +33,8 @@ pub mod mcp;
 
 pub mod deploy;
 
+pub mod migrate;
+
 pub mod api;
 
 pub mod config;

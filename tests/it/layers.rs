@@ -47,8 +47,10 @@ const PARTS: &[(&str, Uses)] = &[
     // What it reads of another node, `collection` copies: `Access::copy`.
     ("federation", These(&["calls", "store", "collection", "snapshot", "auth", "fetch", "task"])),
     ("deploy", These(&["snapshot", "fetch"])),
+    // Off Docker Swarm: what it writes, `deploy` applies.
+    ("migrate", These(&["deploy"])),
     ("operator", These(&["deploy", "registry", "fetch", "task"])),
-    ("api", AllAboveBut(&["deploy", "operator"])),
+    ("api", AllAboveBut(&["deploy", "migrate", "operator"])),
     ("config", AllAboveBut(&[])),
     ("app", AllAboveBut(&[])),
     ("cli", AllAboveBut(&[])),
@@ -167,6 +169,8 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("memchr", &["deploy", "ingest", "retrieval"]),
     ("url", &["ingest", "fetch"]),
     ("serde_yaml", &["ingest", "deploy"]),
+    // With the place of each value, which the one above has not.
+    ("granit_parser", &["migrate"]),
     // `operator`: the same types, for a client.
     ("k8s_openapi", &["deploy", "operator"]),
     ("strsim", &["base"]),

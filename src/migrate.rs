@@ -1,0 +1,26 @@
+//! Off Docker Swarm: reads the files of a stack, and says of each value in them where it stands.
+//!
+//! Owns the dialects in which such files are written: what `docker stack deploy` reads and what `docker compose` reads differ in how
+//! variables are replaced, which keys count and which are refused.
+//!
+//! Invariants: nothing of the machine that converts gets into a result unasked, its environment variables among it. A file of any content
+//! takes bounded time and memory.
+
+mod env_file;
+mod interpolation;
+mod source;
+mod yaml;
+
+pub use self::env_file::{Variable, variables};
+pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
+pub use self::source::{Mistake, Position, Source, SourceError};
+pub use self::yaml::{Entry, Node, Tag, Value};
+
+/// The program that a file was written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `docker stack deploy`, as docker/cli 29 reads it.
+    Stack,
+    /// `docker compose`, as compose-go 2 reads it.
+    Compose,
+}
