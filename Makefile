@@ -481,6 +481,10 @@ $(NPM)/%/installed: tests/clients/%/package.json
 setup-cross: setup-build ## Make the toolchain that builds for aarch64 on an x86_64 machine
 	@# qemu-user runs what is built.
 	$(call packages,aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu patchelf:patchelf qemu-aarch64-static:qemu-user-static)
+	# The C library that the GPU helper is linked with; the compiler only recommends it. An aarch64 machine has its own.
+	if [ "$$(uname -m)" = x86_64 ] && [ ! -e /usr/aarch64-linux-gnu/lib/Scrt1.o ]; then
+		$(call packages,no-such-program:libc6-dev-arm64-cross)
+	fi
 	rust=
 	if ! rustup target list --installed 2>/dev/null | grep '^$(CROSS_TARGET)$$' >/dev/null && ! rustup target add $(CROSS_TARGET) 2>/dev/null; then
 		echo "setup: rustup cannot add $(CROSS_TARGET); Debian's testing suite has a compiler for it"
