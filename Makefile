@@ -300,7 +300,7 @@ FUZZ_SECONDS ?= 600
 # RUSTC_BOOTSTRAP: the coverage that the fuzzer steers by is an unstable option of the stable compiler. No sanitizer: Cairn's own
 # readers are safe Rust, and panics and hangs are what is looked for.
 .PHONY: fuzz
-fuzz: setup-fuzz ## Fuzz all that reads bytes of others: documents, segments, logs, manifests, snapshot files, bundles; FUZZ_SECONDS=60 for a short run
+fuzz: setup-fuzz ## Fuzz all that reads bytes of others: documents, segments, logs, manifests, snapshot files, bundles, stacks; FUZZ_SECONDS=60 for a short run
 	@for target in $$(basename -s .rs tests/fuzz/fuzz_targets/*.rs); do
 		# What is found goes into the first folder; the other is where it begins.
 		mkdir -p tests/fuzz/corpus/$$target
