@@ -285,6 +285,7 @@ fn readme_journey() -> Vec<(String, Vec<String>)> {
     let (_, section) = readme.split_once("## Onto a machine without a network").expect("a section");
     let (_, block) = section.split_once("```console\n").expect("a transcript");
     let (block, _) = block.split_once("```").expect("its end");
+    let block = if host_guest::is_board() { block.replace("on x86_64", "on aarch64") } else { block.to_owned() };
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in block.lines() {
         match (line.strip_prefix("$ "), commands.last_mut()) {
