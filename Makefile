@@ -147,6 +147,10 @@ test-aarch64-quick: ## The same in a quarter of the time: a quick build, and one
 
 # A Raspberry Pi 4, a Raspberry Pi 5, and all that the emulator knows.
 AARCH64_CPUS ?= cortex-a72 cortex-a76 max
+# What asks a GPU would wait for ever: the program is built without its helper.
+AARCH64_KERNELS := test(/^(base::prefetch|embed|index::vector)::/) - test(/^index::vector::engine::tests::/) \
+	| test(=index::vector::engine::tests::a_scan_answers_as_defined) \
+	| test(=index::vector::engine::tests::the_graph_answers_as_defined_but_for_a_few_that_it_misses)
 .PHONY: test-aarch64-kernels
 test-aarch64-kernels: setup-cross setup-test ## Run the unit tests of vectors and models as if on ARM processors that have other instructions
 	@$(MAKE) emulated-kernels TARGET=$(CROSS_TARGET)
@@ -156,7 +160,7 @@ emulated-kernels:
 	@export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$$(command -v qemu-aarch64-static || command -v qemu-aarch64)
 	for cpu in $(AARCH64_CPUS); do
 		QEMU_CPU=$$cpu $(CARGO) nextest run --locked --cargo-profile emulated --target $(TARGET) --no-default-features $(REMAP) --lib \
-			-E 'test(/^(base::prefetch|embed|index::vector)::/)'
+			-E '$(AARCH64_KERNELS)'
 	done
 
 .PHONY: emulated-binary
