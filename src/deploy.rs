@@ -17,6 +17,7 @@ pub mod cluster;
 mod elf;
 mod executable;
 mod host;
+pub(crate) mod kube_object;
 mod loader;
 mod node;
 mod output;

@@ -7,12 +7,20 @@
 //! takes bounded time and memory.
 
 mod env_file;
+mod files;
 mod interpolation;
+mod leaf;
+pub mod objects;
+mod report;
 mod source;
+pub mod stack;
 mod yaml;
 
 pub use self::env_file::{Variable, variables};
+pub use self::files::{FileError, Files};
 pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
+pub use self::leaf::{At, Item, ItemValue, Leaf, Leaves, Path, Segment, Written};
+pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Target};
 pub use self::source::{Mistake, Position, Source, SourceError};
 pub use self::yaml::{Entry, Node, Tag, Value};
 

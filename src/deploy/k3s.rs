@@ -31,6 +31,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
+use super::kube_object::kube_objects;
 use super::output::{self, OutputError};
 
 pub use self::configuration::configuration;
@@ -83,38 +84,6 @@ impl Rendered {
 /// When it cannot be written.
 pub fn write_file(folder: &Path, name: &str, text: &str, mode: u32) -> Result<(), OutputError> {
     output::write_file(&folder.join(name), mode, text.as_bytes())
-}
-
-/// An object of the cluster.
-macro_rules! kube_objects {
-    ($($kind:ident: $type:ty),+ $(,)?) => {
-        /// An object of the cluster.
-        #[derive(Debug, Clone, PartialEq, Serialize)]
-        #[serde(untagged)]
-        pub enum KubeObject {
-            $(#[doc = concat!("A ", stringify!($kind), ".")] $kind(Box<$type>),)+
-        }
-
-        impl KubeObject {
-            /// Its kind.
-            #[must_use]
-            pub fn kind(&self) -> &'static str {
-                match self { $(Self::$kind(_) => stringify!($kind),)+ }
-            }
-
-            /// Its name and labels.
-            #[must_use]
-            pub fn metadata(&self) -> &ObjectMeta {
-                match self { $(Self::$kind(object) => &object.metadata,)+ }
-            }
-        }
-
-        $(impl From<$type> for KubeObject {
-            fn from(object: $type) -> Self {
-                Self::$kind(Box::new(object))
-            }
-        })+
-    };
 }
 
 kube_objects! {
