@@ -20,7 +20,7 @@ pub use self::env_file::{Variable, variables};
 pub use self::files::{FileError, Files};
 pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
 pub use self::leaf::{At, Item, ItemValue, Leaf, Leaves, Path, Segment, Written};
-pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Target};
+pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Report, Target};
 pub use self::source::{Mistake, Position, Source, SourceError};
 pub use self::yaml::{Entry, Node, Tag, Value};
 

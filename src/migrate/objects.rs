@@ -4,6 +4,8 @@
 //! being told. Each leaf that a module here reads is marked in the [`Ledger`] by that module, with the field that it went to.
 
 mod names;
+mod network;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +13,7 @@ use super::report::Target;
 use super::stack::Stack;
 
 pub use self::names::{Names, folded};
+pub use self::text::HostNames;
 
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
