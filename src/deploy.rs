@@ -19,6 +19,7 @@ mod executable;
 mod host;
 pub(crate) mod kube_object;
 mod loader;
+pub(crate) mod manifest;
 mod node;
 mod output;
 mod plan;

@@ -32,6 +32,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
 use super::kube_object::kube_objects;
+use super::manifest;
 use super::output::{self, OutputError};
 
 pub use self::configuration::configuration;
@@ -266,9 +267,7 @@ fn file(settings: &Settings, objects: &[KubeObject], note: &str) -> String {
     );
     for object in objects {
         text.push_str("---\n");
-        text.push_str(
-            &serde_yaml::to_string(object).expect("plain data is YAML: names are text and no number is special"),
-        );
+        text.push_str(&manifest::to_yaml(object));
     }
     text
 }

@@ -3,8 +3,11 @@
 //! Invariants: equal input gives equal bytes. What Swarm does without being told is written out where Kubernetes does something else without
 //! being told. Each leaf that a module here reads is marked in the [`Ledger`] by that module, with the field that it went to.
 
+mod container;
+mod labels;
 mod names;
 mod network;
+mod security;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,8 @@ pub struct Options {
     pub with: BTreeSet<With>,
     /// Whether the security of pods is tightened beyond what Swarm gave them.
     pub harden: bool,
+    /// Whether passwords in plain variables become Secrets.
+    pub moves_passwords: bool,
     /// The content of secrets by the key in the file, which no swarm gives away.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// The content of configs by the key in the file.

@@ -192,7 +192,7 @@ mod tests {
             hosts_with_ports("http://web:80/a:b,db:5432 u:1@x y:99999 z:080: é:1 r/i:5"),
             [("web", 80), ("db", 5432), ("z", 80)]
         );
-        assert!(hosts_with_ports(&":1".repeat(1 << 18)).is_empty());
+        assert!(hosts_with_ports(&":a".repeat(1 << 18)).is_empty());
     }
 
     #[test]
