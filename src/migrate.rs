@@ -6,9 +6,11 @@
 //! Invariants: nothing of the machine that converts gets into a result unasked, its environment variables among it. A file of any content
 //! takes bounded time and memory.
 
+mod check;
 mod env_file;
 mod files;
 mod interpolation;
+mod keys;
 mod leaf;
 pub mod objects;
 mod report;
@@ -19,6 +21,7 @@ mod yaml;
 pub use self::env_file::{Variable, variables};
 pub use self::files::{FileError, Files};
 pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
+pub use self::keys::{Fate, Key, key_of, keys, markdown as keys_markdown, matching as keys_matching};
 pub use self::leaf::{At, Item, ItemValue, Leaf, Leaves, Path, Segment, Written};
 pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Report, Target};
 pub use self::source::{Mistake, Position, Source, SourceError};
