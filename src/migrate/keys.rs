@@ -94,10 +94,10 @@ pub struct Key {
 /// A field whose name begins with `x-`.
 static OF_THE_USER: Key = Key {
     path: "x-**",
-    stack: Fate::Dropped,
-    compose: Fate::Dropped,
+    stack: Fate::Converted,
+    compose: Fate::Converted,
     target: "",
-    note: "A field of the user's own; it means nothing to Docker.",
+    note: "A field of your own: Docker reads nothing from it. What anchors repeat of it is reported where it is used.",
 };
 /// A list or a map without anything in it, or a null, where the schemas have more.
 static EMPTY: Key = Key {

@@ -3,8 +3,8 @@
 //! The parser is a library; what a plain scalar means is decided here, because it differs from program to program, and both of Docker's use
 //! the same: go-yaml 3, whose rules are neither those of YAML 1.1 nor those of 1.2.
 //!
-//! Invariants: a file has at most [`VALUES_MAX`] values, those that aliases repeat among them, and nests at most [`DEPTH_MAX`] deep, so that no
-//! small file becomes a large tree. Keys are text, and each is there once.
+//! Invariants: a file has at most [`VALUES_MAX`] values, those that aliases repeat among them, nests at most [`DEPTH_MAX`] deep, and has paths of
+//! [`STEPS_MAX`] steps together, so that no small file becomes a large tree. Keys are text of at most [`KEY_MAX`] bytes, and each is there once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,6 +18,10 @@ use super::source::{Mistake, Position, Source};
 const VALUES_MAX: usize = 200_000;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
+/// Most steps from the root to all values together: each value of the report has its path.
+const STEPS_MAX: usize = 4_000_000;
+/// Longest key in bytes. YAML itself limits keys without a question mark to 1,024 letters.
+const KEY_MAX: usize = 1024;
 
 /// A value and where it stands. What an alias repeats stands where its anchor is.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,6 +188,7 @@ struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Anchored>,
     values: usize,
+    steps: usize,
     errors: Vec<Mistake>,
 }
 
@@ -195,6 +200,7 @@ impl Builder {
             open: Vec::new(),
             anchors: HashMap::new(),
             values: 0,
+            steps: 0,
             errors: Vec::new(),
         }
     }
@@ -244,6 +250,7 @@ impl Builder {
                     ));
                 };
                 let (node, values, depth) = (found.node.clone(), found.values, found.depth);
+                self.steps += values * depth;
                 self.spend(values, span.start)?;
                 self.place(Complete { node, depth, is_merge: false }, span.start)
             }
@@ -328,6 +335,10 @@ impl Builder {
                     *key = Some(Key { text: String::new(), at: node.at, is_merge: false });
                     return Ok(());
                 };
+                if text.len() > KEY_MAX {
+                    let message = format!("a key of {} bytes, expected at most {KEY_MAX}", text.len());
+                    return Err(Mistake { at: node.at, message });
+                }
                 if let Some(first) = lines.insert(text.clone(), node.at.line) {
                     let message = format!("the key '{text}' is here again, and before in line {first}; remove one");
                     self.errors.push(Mistake { at: node.at.clone(), message });
@@ -359,6 +370,10 @@ impl Builder {
 
     fn spend(&mut self, values: usize, at: Marker) -> Result<(), Mistake> {
         self.values += values;
+        self.steps += values * self.open.len();
+        if self.steps > STEPS_MAX {
+            return Err(self.error(at, format!("the values up to here are {STEPS_MAX} steps from the root together")));
+        }
         if self.values > VALUES_MAX {
             return Err(
                 self.error(at, format!("more than {VALUES_MAX} values up to here, those of aliases among them"))
@@ -552,6 +567,9 @@ mod tests {
             text + &format!("a{number}: &a{number} [*a{before}, *a{before}]\n")
         });
         assert!(errors(&bomb)[0].contains("more than 200000 values"));
+        let nested = format!("{}{}{}", "[".repeat(60), "x, ".repeat(100_000), "]".repeat(60));
+        assert!(errors(&nested)[0].contains("4000000 steps"), "{:?}", errors(&nested));
+        assert!(errors(&format!("? {}\n: x\n", "k".repeat(1025)))[0].contains("a key of 1025 bytes"));
         let deep = (1..100).fold("a0: &a0 [x]\n".to_owned(), |text, number| {
             text + &format!("a{number}: &a{number} [*a{}]\n", number - 1)
         });
