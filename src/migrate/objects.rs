@@ -7,8 +7,14 @@ mod container;
 mod labels;
 mod names;
 mod network;
+mod placement;
+mod probes;
+mod resources;
 mod security;
+#[cfg(test)]
+mod service_test;
 mod text;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
