@@ -42,4 +42,5 @@ pub use release::{
 };
 pub use service::{CommandError, Systemd, UNIT, VERSION_MIN};
 pub use sha256::Sha256;
+pub(crate) use sha256::Sha256Hasher;
 pub use tree::{Tree, TreeError, Volume};

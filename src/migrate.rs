@@ -9,6 +9,7 @@
 mod check;
 mod env_file;
 mod files;
+pub mod images;
 mod interpolation;
 mod keys;
 mod leaf;

@@ -14,6 +14,7 @@
 mod archive;
 pub mod gpu;
 mod layer;
+pub(crate) mod layout;
 mod reference;
 
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::archive::{ArchiveError, ArchivedImage};
 use self::layer::Layer;
+pub(crate) use self::reference::{is_host, is_path, is_tag};
 pub use self::reference::{Reference, ReferenceError};
 use super::executable::{Architecture, Executable, ExecutableError};
 use super::output::{OutputError, check_space, write_whole};

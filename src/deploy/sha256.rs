@@ -44,18 +44,18 @@ impl fmt::Debug for Sha256 {
 }
 
 /// A digest in the making. As a [`Write`] it takes any number of bytes and stores none.
-pub(super) struct Sha256Hasher(Context);
+pub(crate) struct Sha256Hasher(Context);
 
 impl Sha256Hasher {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Context::new(&SHA256))
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(super) fn finish(self) -> Sha256 {
+    pub(crate) fn finish(self) -> Sha256 {
         let digest = self.0.finish();
         Sha256(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }

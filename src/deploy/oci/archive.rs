@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::super::elf::ReadAt as _;
 use super::super::sha256::Sha256;
-use super::TYPE_INDEX;
+use super::layout::{BLOBS, Descriptor, Index, Manifest, Platform, digits};
 use crate::base::{Fault, regular_file};
 use crate::deploy::executable::Architecture;
 
@@ -21,12 +21,8 @@ use crate::deploy::executable::Architecture;
 const MEMBER_BYTES_MAX: u64 = 1 << 20;
 /// Bytes that are kept of all members.
 const KEPT_BYTES_MAX: u64 = 16 << 20;
-/// The blobs of an OCI image layout, by the digits of their digest.
-const BLOBS: &str = "blobs/sha256/";
 /// Of a digest.
 const DIGITS: usize = 64;
-/// Docker's name of an index.
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// Why an archive says nothing about its image.
 #[derive(Debug, thiserror::Error)]
@@ -90,48 +86,11 @@ pub struct ArchivedImage {
     pub bytes: u64,
 }
 
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    media_type: String,
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-impl Descriptor {
-    /// containerd's name goes first: the other one is a tag alone in some archives.
-    fn name(&self) -> Option<&str> {
-        let named =
-            ["io.containerd.image.name", "org.opencontainers.image.ref.name"].map(|key| self.annotations.get(key));
-        let is_name =
-            |name: &&str| name.contains('/') && !name.contains(|letter: char| letter == '@' || letter.is_control());
-        named.into_iter().flatten().map(String::as_str).find(is_name)
-    }
-
-    fn is_index(&self) -> bool {
-        [TYPE_INDEX, DOCKER_INDEX].contains(&self.media_type.as_str())
-    }
+/// The name of the image: of its annotations the first that is one.
+fn name(descriptor: &Descriptor) -> Option<&str> {
+    let is_name =
+        |name: &&str| name.contains('/') && !name.contains(|letter: char| letter == '@' || letter.is_control());
+    descriptor.names().find(is_name)
 }
 
 impl ArchivedImage {
@@ -206,16 +165,16 @@ impl<'a> Members<'a> {
     /// * `bytes`: length of the archive.
     fn image(&self, bytes: u64) -> Result<ArchivedImage, ArchiveError> {
         let index: Index = self.json(&self.index, "index.json")?;
-        let names: BTreeSet<&str> = index.manifests.iter().filter_map(Descriptor::name).collect();
+        let names: BTreeSet<&str> = index.manifests.iter().filter_map(name).collect();
         let one = match names.iter().collect::<Vec<_>>()[..] {
-            [name] => index.manifests.iter().find(|descriptor| descriptor.name() == Some(name)),
+            [name] => index.manifests.iter().find(|descriptor| self::name(descriptor) == Some(name)),
             _ => None,
         };
-        let Some((descriptor, name)) = one.and_then(|one| Some((one, one.name()?))) else {
+        let Some((descriptor, name)) = one.and_then(|one| Some((one, name(one)?))) else {
             let names = names.into_iter().map(str::to_owned).collect();
             return Err(ArchiveError::Names { path: self.path.to_owned(), names });
         };
-        if index.manifests.iter().filter(|other| other.name() == Some(name)).nth(1).is_some() {
+        if index.manifests.iter().filter(|other| self::name(other) == Some(name)).nth(1).is_some() {
             return Err(self.kind(format!("{name} stands in it several times, not once for all processors")));
         }
         let platforms = match descriptor.is_index() {
@@ -255,7 +214,7 @@ impl<'a> Members<'a> {
     /// * `is_needed`: whether it is an error when the archive has it not.
     fn platform(&self, descriptor: &Descriptor, is_needed: bool) -> Result<Option<Platform>, ArchiveError> {
         if let Some(platform) = descriptor.platform.as_ref().filter(|platform| architecture(platform).is_none()) {
-            return Ok(Some(Platform { architecture: platform.architecture.clone(), os: platform.os.clone() }));
+            return Ok(Some(platform.clone()));
         }
         if !is_needed && digits(&descriptor.digest).is_some_and(|digits| !self.names.contains(digits)) {
             return Ok(None);
@@ -286,11 +245,6 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The digits of a digest that is one by SHA-256.
-fn digits(digest: &str) -> Option<&str> {
-    digest.strip_prefix("sha256:")
-}
-
 fn architecture(platform: &Platform) -> Option<Architecture> {
     let known = [Architecture::X86_64, Architecture::Aarch64];
     known.into_iter().find(|one| platform.os == "linux" && platform.architecture == one.oci())
@@ -298,7 +252,8 @@ fn architecture(platform: &Platform) -> Option<Architecture> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Image, Reference};
+    use super::super::layout::DOCKER_INDEX;
+    use super::super::{Image, Reference, TYPE_INDEX};
     use super::*;
     use crate::deploy::OWN_EXECUTABLE;
 

@@ -95,17 +95,29 @@ impl FromStr for Reference {
             return Err(ReferenceError::Host(text.to_owned()));
         }
         let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
-        let is_host = name.split('.').all(|label| is_part(label, "-"));
-        let is_path = path.split('/').all(|part| is_part(part, "._-"));
-        let mut letters = tag.chars();
-        let is_tag = letters.next().is_some_and(|letter| letter.is_ascii_alphanumeric() || letter == '_')
-            && letters.all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter))
-            && tag.len() <= 128;
-        if is_port && is_host && is_path && is_tag && repository.len() <= 255 {
+        if is_port && is_host(name) && is_path(path) && is_tag(tag) && repository.len() <= 255 {
             return Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() });
         }
         Err(form())
     }
+}
+
+/// Whether a text is a host of a registry, in lower case and without its port.
+pub(crate) fn is_host(text: &str) -> bool {
+    text.split('.').all(|label| is_part(label, "-"))
+}
+
+/// Whether a text is what follows the host: names with `/` between them.
+pub(crate) fn is_path(text: &str) -> bool {
+    text.split('/').all(|part| is_part(part, "._-"))
+}
+
+/// Whether a text is a tag: at most 128 letters, digits, `_`, `.` and `-`, of which the last two do not begin it.
+pub(crate) fn is_tag(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters.next().is_some_and(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter))
+        && text.len() <= 128
 }
 
 /// Lower-case letters and digits, with single separators (dashes: any number, underscores: one or two) between them.

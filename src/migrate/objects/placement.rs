@@ -150,7 +150,8 @@ fn constraints(
 
 /// The leaves of constraints of which no node meets both: `== a` and `== b`, `== a` and `!= a`.
 fn contradictory(parsed: &[(Leaf, Constraint)]) -> BTreeSet<Leaf> {
-    let mut all: BTreeMap<String, (BTreeMap<String, Vec<Leaf>>, BTreeMap<String, Vec<Leaf>>)> = BTreeMap::new();
+    type ByValue = BTreeMap<String, Vec<Leaf>>;
+    let mut all: BTreeMap<String, (ByValue, ByValue)> = BTreeMap::new();
     for (leaf, constraint) in parsed {
         let (equal, different) = all.entry(format!("{:?}", constraint.key)).or_default();
         let leaves = if constraint.is_negated { different } else { equal };

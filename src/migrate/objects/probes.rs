@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ExecAction, Probe};
 
 use super::Holder;
 use super::text::protected;
+use super::update::whole_seconds;
 use crate::migrate::leaf::{At, Leaf};
 use crate::migrate::report::{Ledger, Outcome};
 use crate::migrate::stack::{HealthCheck, Service, Test};
@@ -157,10 +158,8 @@ fn changes_state(command: &[String]) -> bool {
     })
 }
 
-/// A time in whole seconds, 1 at least, where it is not nothing.
 fn seconds(time: Duration) -> i32 {
-    let up = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
-    i32::try_from(up).unwrap_or(i32::MAX)
+    i32::try_from(whole_seconds(time)).unwrap_or(i32::MAX)
 }
 
 /// Reads the times, and marks their leaves.
@@ -171,7 +170,7 @@ fn timing(
     holder: &Holder,
     ledger: &mut Ledger,
 ) -> Timing {
-    let has_start = of(check.start_period, image.and_then(|image| image.start_period)).is_some();
+    let has_start = effective(check.start_period, image.and_then(|image| image.start_period)).is_some();
     let steady: &[&str] = if changes { &["livenessProbe"] } else { &["livenessProbe", "readinessProbe"] };
     let all: Vec<&str> = steady.iter().copied().chain((has_start || changes).then_some("startupProbe")).collect();
     let fields = |probes: &[&str], field: &str| -> Vec<String> {
@@ -198,7 +197,7 @@ fn timing(
 }
 
 /// What is written, or else what the image has; nothing, as Docker reads it, is not written.
-fn of(written: Option<At<Duration>>, image: Option<Duration>) -> Option<Duration> {
+fn effective(written: Option<At<Duration>>, image: Option<Duration>) -> Option<Duration> {
     written.map(|time| time.value).filter(|time| !time.is_zero()).or(image.filter(|time| !time.is_zero()))
 }
 
@@ -219,7 +218,7 @@ impl Reader<'_> {
         fields: &[String],
     ) -> i32 {
         let image = self.check.and_then(image);
-        let time = of(written, image);
+        let time = effective(written, image);
         let result = time.or(default).map_or(0, seconds);
         let is_cut = time.is_some_and(|time| Duration::from_secs(result.unsigned_abs().into()) != time);
         self.mark(written.map(|time| (time.leaf, time.value.is_zero())), time.is_some(), is_cut, fields);
@@ -300,7 +299,8 @@ fn mark_test(check: &HealthCheck, changes: bool, probes: &Probes, holder: &Holde
     let (outcome, reason) = match changes {
         true => (
             Outcome::Approximated,
-            "the test seems to change something, so one probe runs at a time and there is no readiness probe: the pod              is ready from its first success until it is started again",
+            "the test seems to change something, so one probe runs at a time and there is no readiness probe: the pod is \
+             ready from its first success until it is started again",
         ),
         false => (Outcome::Converted, ""),
     };

@@ -65,10 +65,9 @@ pub fn resources(service: &Service, holder: &Holder, ledger: &mut Ledger) -> Nee
                 .dropped(pids.leaf, "a pod has no field for it; --kubelet-arg=pod-max-pids limits every pod of a node"),
         }
     }
-    for leaf in [resources.swap.map(|swap| swap.leaf), resources.swappiness.map(|swappiness| swappiness.leaf)] {
-        if let Some(leaf) = leaf {
-            ledger.dropped(leaf, "a pod has no field for it; the kubelet decides on swap for a whole node");
-        }
+    let swap = [resources.swap.map(|swap| swap.leaf), resources.swappiness.map(|swappiness| swappiness.leaf)];
+    for leaf in swap.into_iter().flatten() {
+        ledger.dropped(leaf, "a pod has no field for it; the kubelet decides on swap for a whole node");
     }
     needs
 }
@@ -95,15 +94,15 @@ impl Kind for Processors {
     fn folded(&self, amount: u64) -> (u64, &'static str) {
         let note = match amount {
             0 => "",
-            ..NANOS => "Swarm refuses less than 0.001 processors, which is also the least of Kubernetes; rounded up",
-            _ if amount % NANOS != 0 => "Kubernetes counts thousandths of a processor; rounded up",
+            1..NANOS => "Swarm refuses less than 0.001 processors, which is also the least of Kubernetes; rounded up",
+            _ if !amount.is_multiple_of(NANOS) => "Kubernetes counts thousandths of a processor; rounded up",
             _ => "",
         };
         (amount.div_ceil(NANOS), note)
     }
 
     fn shown_as(&self, amount: u64) -> Quantity {
-        Quantity(if amount % 1000 == 0 { (amount / 1000).to_string() } else { format!("{amount}m") })
+        Quantity(if amount.is_multiple_of(1000) { (amount / 1000).to_string() } else { format!("{amount}m") })
     }
 }
 
@@ -121,7 +120,7 @@ impl Kind for Memory {
 
     fn shown_as(&self, amount: u64) -> Quantity {
         let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
-        let unit = units.into_iter().find(|(size, _)| amount > 0 && amount % size == 0);
+        let unit = units.into_iter().find(|(size, _)| amount > 0 && amount.is_multiple_of(*size));
         Quantity(unit.map_or_else(|| amount.to_string(), |(size, name)| format!("{}{name}", amount / size)))
     }
 }
@@ -138,14 +137,18 @@ impl Amounts<'_> {
         self.holder.container(&format!("resources.{list}.{name}"))
     }
 
+    fn gpu_target(&self) -> Target {
+        self.holder.container(&format!("resources.limits[{GPU:?}]"))
+    }
+
     /// A limit with its request.
     fn pair<K: Kind>(&mut self, kind: &K, limit: Option<At<u64>>, reservation: Option<At<u64>>) {
-        // 0 is no limit.
+        // 0 sets no limit.
         let most = limit.filter(|limit| limit.value > 0).map(|limit| kind.folded(limit.value).0);
         if let Some(limit) = limit {
             let (amount, note) = kind.folded(limit.value);
             if amount == 0 {
-                self.ledger.agrees(limit.leaf, "0 is no limit");
+                self.ledger.agrees(limit.leaf, "0 sets no limit");
             } else {
                 self.mark(limit.leaf, note, self.target("limits", K::NAME));
                 self.limits.insert(K::NAME.to_owned(), kind.shown_as(amount));
@@ -188,8 +191,7 @@ impl Amounts<'_> {
 
     /// GPUs among the generic resources, which are kinds that the operator of the swarm named.
     fn generic(&mut self, service: &Service) -> u64 {
-        let target = self.target("limits", &format!("[{GPU:?}]")).field.replace(".[", "[");
-        let target = self.holder.field(&target);
+        let target = self.gpu_target();
         let mut gpus = 0_u64;
         for resource in &service.resources.generic {
             let leaves = [resource.kind.leaf, resource.amount.leaf];
@@ -227,8 +229,7 @@ impl Amounts<'_> {
     }
 
     fn device(&mut self, request: &DeviceRequest) -> u64 {
-        let field = self.target("limits", &format!("[{GPU:?}]")).field.replace(".[", "[");
-        let target = self.holder.field(&field);
+        let target = self.gpu_target();
         let class = self.holder.pod("runtimeClassName");
         for (_, option) in &request.options {
             self.ledger.dropped(option.leaf, "options are for Docker's driver; a device plugin has none");

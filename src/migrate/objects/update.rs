@@ -145,10 +145,7 @@ pub fn refused_of_job(service: &Service, leaves: &Leaves, ledger: &mut Ledger) -
     let configs = [service.update.as_ref(), service.rollback.as_ref()];
     let found: Vec<Leaf> = configs.into_iter().flatten().flat_map(leaves_of).collect();
     found.iter().for_each(|leaf| ledger.dropped(*leaf, message));
-    match found.first() {
-        Some(leaf) => Some(leaves.mistake(*leaf, message)),
-        None => None,
-    }
+    found.first().map(|leaf| leaves.mistake(*leaf, message))
 }
 
 fn leaves_of(config: &UpdateConfig) -> impl Iterator<Item = Leaf> {
@@ -203,10 +200,9 @@ impl Workload {
     }
 }
 
-/// Whole seconds, rounded up, and whether they are more than was written.
-fn seconds(time: Duration) -> (i64, bool) {
-    let is_cut = time.subsec_nanos() > 0;
-    (i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_add(i64::from(is_cut)), is_cut)
+/// A time rounded up to whole seconds, which is all that Kubernetes has.
+pub fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 /// Reads `update_config` and `rollback_config`, and marks their leaves.
@@ -269,7 +265,7 @@ fn wait(update: &UpdateConfig, holder: &Holder, ledger: &mut Ledger) -> i32 {
     let monitor = update.monitor.map(|monitor| monitor.value).filter(|time| !time.is_zero()).unwrap_or(MONITOR);
     let target = holder.field("spec.minReadySeconds");
     let longer = delay.max(monitor);
-    let (result, is_cut) = seconds(longer);
+    let is_cut = longer.subsec_nanos() > 0;
     let mut mark = |written: Option<At<Duration>>, reason: &str| {
         let Some(written) = written else { return };
         let mut reason = reason.to_owned();
@@ -297,7 +293,7 @@ fn wait(update: &UpdateConfig, holder: &Holder, ledger: &mut Ledger) -> i32 {
     if update.delay.is_none() && update.monitor.is_none() {
         ledger.added(target, "Swarm watches a new container for 5 s before the next one counts");
     }
-    i32::try_from(result).unwrap_or(i32::MAX)
+    i32::try_from(whole_seconds(longer)).unwrap_or(i32::MAX)
 }
 
 fn failures(update: &UpdateConfig, workload: Workload, holder: &Holder, ledger: &mut Ledger) {

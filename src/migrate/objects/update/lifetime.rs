@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::seconds;
+use super::whole_seconds;
 use crate::migrate::Dialect;
 use crate::migrate::objects::Holder;
 use crate::migrate::report::{Ledger, Outcome, Target};
@@ -91,7 +91,7 @@ pub fn job(service: &Service) -> Lifetime {
         // A job's container that ended well is never started again, whatever is written.
         RestartCondition::OnFailure | RestartCondition::Any => {
             let attempts = service.restart.max_attempts.map_or(0, |attempts| attempts.value);
-            // 0 is no limit in Swarm; Kubernetes has none, and 6 where nothing is written.
+            // 0 sets no limit in Swarm; Kubernetes always has one, which is 6 where nothing is written.
             let backoff_limit = match attempts {
                 0 => i32::MAX,
                 number => i32::try_from(number).unwrap_or(i32::MAX),
@@ -257,10 +257,9 @@ pub fn grace_period(service: &Service, holder: &Holder, ledger: &mut Ledger) -> 
         ledger.added(target, "Docker waits for 10 s before it kills, Kubernetes for 30 s where nothing is written");
         return GRACE;
     };
-    let (result, is_cut) = seconds(grace.value);
-    match is_cut {
+    match grace.value.subsec_nanos() > 0 {
         true => ledger.approximated(grace.leaf, target, "Kubernetes has whole seconds; rounded up"),
         false => ledger.converted(grace.leaf, target),
     }
-    result
+    i64::try_from(whole_seconds(grace.value)).unwrap_or(i64::MAX)
 }
