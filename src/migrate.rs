@@ -14,6 +14,7 @@ mod interpolation;
 mod keys;
 mod leaf;
 pub mod objects;
+pub mod read;
 mod report;
 mod source;
 pub mod stack;
