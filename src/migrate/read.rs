@@ -27,8 +27,6 @@ mod tests;
 use std::collections::BTreeSet;
 
 pub use self::holders::leaves_of;
-#[cfg(test)]
-use super::leaf::At;
 use super::leaf::{Item, ItemValue, Leaf, Leaves};
 use super::report::Outcome;
 use super::stack::Stack;
@@ -124,6 +122,9 @@ pub fn read_with(
         configs: reader.section(tree, "configs", |reader, key, item| Some(reader.payload(key, item, "config"))),
         secrets: reader.section(tree, "secrets", |reader, key, item| Some(reader.payload(key, item, "secret"))),
     };
+    if dialect == Dialect::Compose {
+        reader.check_cycles(&stack.services);
+    }
     match reader.mistakes.is_empty() {
         true => Ok(ReadStack { stack, remarks: reader.remarks }),
         false => Err(reader.mistakes),

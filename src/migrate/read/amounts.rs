@@ -54,7 +54,11 @@ impl Reader<'_> {
         match u64::try_from(signed.value) {
             Ok(value) => Some(At::new(value, signed.leaf)),
             Err(_) => {
-                self.remark(signed.leaf, Outcome::Converted, "less than 0 is no limit, as if nothing were written");
+                self.remark(
+                    signed.leaf,
+                    Outcome::Converted,
+                    "less than 0 means that there is no limit, as if nothing were written",
+                );
                 None
             }
         }
@@ -143,21 +147,18 @@ pub(super) fn duration(text: &str, dialect: Dialect) -> Option<Duration> {
 fn part(digits: &str, unit: u64) -> u64 {
     let (mut value, mut scale) = (0_u64, 1.0);
     for digit in digits.bytes() {
+        if value > i64::MAX as u64 / 10 {
+            break;
+        }
         let next = value * 10 + u64::from(digit - b'0');
-        if value > (i64::MAX as u64) / 10 || next > i64::MAX as u64 {
+        if next > i64::MAX as u64 {
             break;
         }
         value = next;
         scale *= 10.0;
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "as in Go; it is less than the unit, and not negative"
-    )]
-    let nanoseconds = (value as f64 * (unit as f64 / scale)) as u64;
-    nanoseconds
+    // Less than the unit, and not negative.
+    (value as f64 * (unit as f64 / scale)) as u64
 }
 
 /// docker/go-units, `RAMInBytes`: units are powers of 1024. compose-go reads a plain number first, which may be negative.
@@ -188,7 +189,6 @@ pub(super) fn bytes(text: &str, dialect: Dialect) -> Option<i64> {
         _ => return None,
     };
     let value = number * 1024_f64.powi(power);
-    #[expect(clippy::cast_possible_truncation, reason = "it is within the range")]
     (value < 9.2e18).then_some(value as i64)
 }
 

@@ -1,8 +1,11 @@
 //! What only `docker compose` reads of a service.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::Mistake;
 use super::super::leaf::{At, Item, ItemValue};
 use super::super::report::Outcome;
-use super::super::stack::{ComposeOnly, Dependency, Hook, Words};
+use super::super::stack::{ComposeOnly, Dependency, Hook, Service, Words};
 use super::forms::named_leaves;
 use super::{Reader, excerpt};
 
@@ -109,6 +112,49 @@ impl Reader<'_> {
         found
     }
 
+    /// Services that wait for each other, or share what another one has first.
+    pub(super) fn check_cycles(&mut self, services: &[Service]) {
+        let mut left: BTreeMap<&str, BTreeSet<&str>> =
+            services.iter().map(|service| (service.name.as_str(), needs(service))).collect();
+        let names: BTreeSet<&str> = left.keys().copied().collect();
+        let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, needs) in &mut left {
+            needs.retain(|need| names.contains(need));
+            for need in needs.iter() {
+                needed_by.entry(need).or_default().push(name);
+            }
+        }
+        // What needs nothing can start, and then what needs nothing else.
+        let mut ready: Vec<&str> = left.iter().filter(|(_, needs)| needs.is_empty()).map(|(name, _)| *name).collect();
+        while let Some(name) = ready.pop() {
+            left.remove(name);
+            for other in needed_by.remove(name).unwrap_or_default() {
+                if let Some(needs) = left.get_mut(other)
+                    && needs.remove(name)
+                    && needs.is_empty()
+                {
+                    ready.push(other);
+                }
+            }
+        }
+        let Some(mut name) = left.keys().next().copied() else { return };
+        let mut way = vec![name];
+        let mut steps: BTreeMap<&str, usize> = BTreeMap::from([(name, 0)]);
+        while let Some(next) = left.get(name).and_then(BTreeSet::first) {
+            if let Some(begin) = steps.insert(next, way.len()) {
+                way.drain(..begin);
+                break;
+            }
+            way.push(next);
+            name = next;
+        }
+        if let Some(service) = services.iter().find(|service| way.first() == Some(&service.name.as_str())) {
+            way.push(&service.name);
+            let message = format!("services wait for each other: {}", excerpt(&way.join(" → ")));
+            self.push(Mistake { at: service.at.clone(), message });
+        }
+    }
+
     /// Commands after the start and before the stop, in the order of the file.
     fn hooks(&mut self, service: &Item) -> Vec<Hook> {
         let mut hooks = Vec::new();
@@ -130,4 +176,17 @@ impl Reader<'_> {
         }
         hooks
     }
+}
+
+/// The services that have to be there before a service, as compose-go has them.
+fn needs(service: &Service) -> BTreeSet<&str> {
+    let only = &service.compose;
+    let depends = only.depends_on.iter().map(|dependency| dependency.service.as_str());
+    let links = only.links.iter().map(|link| match link.value.split_once(':') {
+        Some((name, alias)) if !alias.contains(':') => name,
+        _ => link.value.as_str(),
+    });
+    let shared = [&only.network_mode, &only.pid, &only.ipc].into_iter().flatten();
+    let shared = shared.filter_map(|mode| mode.value.strip_prefix("service:"));
+    depends.chain(links).chain(shared).collect()
 }

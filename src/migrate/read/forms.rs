@@ -27,8 +27,7 @@ impl Reader<'_> {
     pub(super) fn is_map(&mut self, item: &Item) -> bool {
         match &item.value {
             ItemValue::Map(_) => return true,
-            ItemValue::NoKeys(_) => self.nothing(item),
-            ItemValue::Scalar(At { value: Value::Null, .. }) => self.nothing(item),
+            ItemValue::NoKeys(_) | ItemValue::Scalar(At { value: Value::Null, .. }) => self.nothing(item),
             _ => self.wrong(item, "a map"),
         }
         false
@@ -64,6 +63,16 @@ impl Reader<'_> {
         self.scalar(item, "text").map(|scalar| scalar.map(ToString::to_string))
     }
 
+    /// Text with something in it. An empty one is as if it were not written.
+    pub(super) fn some_text(&mut self, item: &Item) -> Option<At<String>> {
+        let text = self.text(item)?;
+        if text.value.is_empty() {
+            self.nothing(item);
+            return None;
+        }
+        Some(text)
+    }
+
     /// `true` or `false`, in the words of YAML 1.1 where it is text.
     pub(super) fn truth(&mut self, item: &Item) -> Option<At<bool>> {
         let scalar = self.scalar(item, "true or false")?;
@@ -88,7 +97,6 @@ impl Reader<'_> {
         let value = match scalar.value {
             Value::Int(value) => Some(*value),
             // Beyond 64 bits it fits no type that is asked for.
-            #[expect(clippy::cast_possible_truncation, reason = "it is within the range of the type")]
             Value::Float(value) if value.abs() < 1e18 => Some(*value as i128),
             Value::Text(text) => text.parse::<i64>().ok().map(i128::from),
             _ => None,
@@ -109,7 +117,6 @@ impl Reader<'_> {
     pub(super) fn float(&mut self, item: &Item) -> Option<At<f64>> {
         let scalar = self.scalar(item, "a number")?;
         let value = match scalar.value {
-            #[expect(clippy::cast_precision_loss, reason = "a ratio is small")]
             Value::Int(value) => Some(*value as f64),
             Value::Float(value) => Some(*value),
             Value::Text(text) => text.parse().ok(),

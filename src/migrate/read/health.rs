@@ -87,7 +87,7 @@ impl Reader<'_> {
             }
             // The engine knows no such test, says so in its log, and runs none.
             _ => {
-                let reason = "a list that does not begin with CMD, CMD-SHELL or NONE is no test to Docker's engine, \
+                let reason = "a list that does not begin with CMD, CMD-SHELL or NONE is not a test to Docker's engine, \
                               which ran none";
                 for word in words {
                     self.remark(word.leaf, Outcome::Dropped, reason);

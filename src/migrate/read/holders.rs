@@ -51,13 +51,17 @@ impl<T> Holder for At<T> {
 
 impl<T: Holder> Holder for Option<T> {
     fn collect(&self, leaves: &mut BTreeSet<Leaf>) {
-        self.iter().for_each(|value| value.collect(leaves));
+        if let Some(value) = self {
+            value.collect(leaves);
+        }
     }
 }
 
 impl<T: Holder> Holder for Vec<T> {
     fn collect(&self, leaves: &mut BTreeSet<Leaf>) {
-        self.iter().for_each(|value| value.collect(leaves));
+        for value in self {
+            value.collect(leaves);
+        }
     }
 }
 

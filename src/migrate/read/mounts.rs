@@ -50,7 +50,7 @@ impl Reader<'_> {
         if let Some(item) = service.get("tmpfs") {
             if self.is_compose() {
                 let texts = self.one_or_texts(item);
-                mounts.extend(texts.into_iter().filter_map(|text| self.tmpfs(text)));
+                mounts.extend(texts.iter().filter_map(|text| self.tmpfs(text)));
             } else {
                 let reason = "docker stack deploy ignores this key: the folder was part of the container's own files; \
                               a volume of type tmpfs is memory";
@@ -129,12 +129,12 @@ impl Reader<'_> {
     fn long_mount(&mut self, item: &Item) -> Option<Mount> {
         let first = *item.leaves().first()?;
         let kind = self.field(item, "type", |reader, item| reader.choice(item, &KINDS));
-        let Some(target) = self.field(item, "target", Self::text).filter(|target| !target.value.is_empty()) else {
+        let Some(target) = self.field(item, "target", Self::some_text) else {
             self.mistake(item, format!("{}: a mount needs 'target', the path in the container", item.path));
             return None;
         };
         let mut mount = mount(kind.unwrap_or(At::new(MountKind::Volume, first)), target);
-        mount.source = self.field(item, "source", Self::text).filter(|source| !source.value.is_empty());
+        mount.source = self.field(item, "source", Self::some_text);
         mount.read_only = self.field(item, "read_only", Self::truth);
         if let Some(consistency) = item.get("consistency") {
             mount.other.extend(named_leaves("consistency", consistency));
@@ -173,7 +173,7 @@ impl Reader<'_> {
     }
 
     /// `PATH[:OPTIONS]`, with options as `mount` has them.
-    fn tmpfs(&mut self, text: At<String>) -> Option<Mount> {
+    fn tmpfs(&mut self, text: &At<String>) -> Option<Mount> {
         let (target, options) = text.value.split_once(':').unwrap_or((&text.value, ""));
         let leaf = text.leaf;
         let mut mount = mount(At::new(MountKind::Tmpfs, leaf), At::new(clean(target), leaf));

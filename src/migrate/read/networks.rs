@@ -45,7 +45,7 @@ impl Reader<'_> {
 
     /// `name` and `external`, which may have a name in it.
     pub(super) fn name_and_external(&mut self, item: &Item, kind: &str) -> (Option<At<String>>, Option<At<bool>>) {
-        let mut name = self.field(item, "name", Self::text).filter(|name| !name.value.is_empty());
+        let mut name = self.field(item, "name", Self::some_text);
         let Some(external) = item.get("external") else { return (name, None) };
         let external = match &external.value {
             ItemValue::NoKeys(leaf) => Some(At::new(true, *leaf)),

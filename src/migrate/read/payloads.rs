@@ -13,7 +13,7 @@ impl Reader<'_> {
         let (name, external) = self.name_and_external(item, kind);
         let is_external = external.is_some_and(|external| external.value);
         let driver = self.field(item, "driver", Self::text);
-        let file = self.field(item, "file", Self::text).filter(|file| !file.value.is_empty());
+        let file = self.field(item, "file", Self::some_text);
         let text = item.get("content").filter(|_| kind == "config" && self.is_compose());
         let text = text.and_then(|item| self.text(item));
         let variable = item.get("environment").filter(|_| self.is_compose()).and_then(|item| self.text(item));

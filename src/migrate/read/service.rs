@@ -215,7 +215,7 @@ impl Reader<'_> {
                 };
                 FileMount {
                     source,
-                    target: self.field(item, "target", Self::text).filter(|target| !target.value.is_empty()),
+                    target: self.field(item, "target", Self::some_text),
                     uid: self.field(item, "uid", Self::text),
                     gid: self.field(item, "gid", Self::text),
                     mode: self.field(item, "mode", Self::permissions),
