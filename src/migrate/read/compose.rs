@@ -9,12 +9,15 @@ use super::super::stack::{ComposeOnly, Dependency, Hook, Service, Words};
 use super::forms::named_leaves;
 use super::{Reader, excerpt};
 
+/// Before the name of a service.
+const SERVICE: &str = "service:";
+
 const CONDITIONS: [&str; 3] = ["service_started", "service_healthy", "service_completed_successfully"];
 
 impl Reader<'_> {
     /// * `name`: of the service.
     pub(super) fn compose_only(&mut self, name: &str, item: &Item) -> ComposeOnly {
-        ComposeOnly {
+        let found = ComposeOnly {
             privileged: self.field(item, "privileged", Self::truth),
             security_options: item.get("security_opt").map(|item| self.texts(item)).unwrap_or_default(),
             devices: item.get("devices").map(|item| self.devices(item)).unwrap_or_default(),
@@ -33,7 +36,14 @@ impl Reader<'_> {
             oom_score_adj: self.field(item, "oom_score_adj", Self::number),
             label_files: Vec::new(),
             hooks: self.hooks(item),
+        };
+        let shared = shared(&found).filter_map(|mode| Some((mode.value.strip_prefix(SERVICE)?, mode.leaf)));
+        for (other, leaf) in shared.chain(found.links.iter().map(|link| (linked(&link.value), link.leaf))) {
+            if !self.services.contains(other) {
+                self.undefined(leaf, "service", other);
+            }
         }
+        found
     }
 
     /// Devices of the node: text, or a map of `source`, `target` and `permissions`.
@@ -182,11 +192,20 @@ impl Reader<'_> {
 fn needs(service: &Service) -> BTreeSet<&str> {
     let only = &service.compose;
     let depends = only.depends_on.iter().map(|dependency| dependency.service.as_str());
-    let links = only.links.iter().map(|link| match link.value.split_once(':') {
-        Some((name, alias)) if !alias.contains(':') => name,
-        _ => link.value.as_str(),
-    });
-    let shared = [&only.network_mode, &only.pid, &only.ipc].into_iter().flatten();
-    let shared = shared.filter_map(|mode| mode.value.strip_prefix("service:"));
+    let links = only.links.iter().map(|link| linked(&link.value));
+    let shared = shared(only).filter_map(|mode| mode.value.strip_prefix(SERVICE));
     depends.chain(links).chain(shared).collect()
+}
+
+/// What may be another service's.
+fn shared(only: &ComposeOnly) -> impl Iterator<Item = &At<String>> {
+    [&only.network_mode, &only.pid, &only.ipc].into_iter().flatten()
+}
+
+/// The service of a link: `NAME` or `NAME:ALIAS`.
+fn linked(link: &str) -> &str {
+    match link.split_once(':') {
+        Some((name, alias)) if !alias.contains(':') => name,
+        _ => link,
+    }
 }

@@ -359,6 +359,15 @@ fn services_that_wait_for_each_other_are_refused() {
 }
 
 #[test]
+fn services_that_are_shared_or_linked_have_to_be_there() {
+    let text = "services: {a: {image: i, links: ['bb:x'], pid: 'service:c', ipc: host}, b: {image: i}}";
+    let found = errors(text, Dialect::Compose);
+    assert!(found.iter().any(|error| error.contains("1:34: undefined service 'bb'")), "{found:?}");
+    assert!(found.iter().any(|error| error.contains("1:48: undefined service 'c'")), "{found:?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
 fn short_texts_that_say_much_are_refused() {
     let many = vec!["\"1-65535:1-65535\""; 20].join(", ");
     let found = errors(&format!("services: {{a: {{image: i, ports: [{many}]}}}}"), Dialect::Stack);
