@@ -33,6 +33,7 @@ mod image;
 mod in_cluster;
 mod install;
 mod k3s;
+mod migrate;
 mod output;
 mod owner;
 mod proxy;
@@ -225,6 +226,9 @@ enum Verb {
     /// Pack everything for a machine without a network into one signed file
     #[command(args(on_its_own()))]
     Bundle(bundle::Arguments),
+    /// Move a stack off Docker Swarm
+    #[command(args(unlisted(NODE.into_iter().chain(PLACE.into_iter().filter(|id| *id != "config")))))]
+    Migrate(migrate::Arguments),
     /// Install the node on this machine, or upgrade it
     #[command(visible_alias = "upgrade", args(on_its_own()))]
     Install(install::Arguments),
@@ -277,6 +281,7 @@ impl Verb {
             | Self::K3s(_)
             | Self::Image(_)
             | Self::Bundle(_)
+            | Self::Migrate(_)
             | Self::Install(_)
             | Self::Rollback(_)
             | Self::Uninstall(_)
@@ -550,6 +555,7 @@ impl Cli {
             Verb::Status(arguments) => status::run(common, &arguments),
             Verb::Image(arguments) => image::run(common, &arguments),
             Verb::Bundle(arguments) => bundle::run(common, &arguments),
+            Verb::Migrate(arguments) => migrate::run(common, arguments),
             Verb::Install(arguments) => install::run(common, &arguments),
             Verb::Rollback(arguments) => install::rollback(common, &arguments),
             Verb::Uninstall(arguments) => install::uninstall(common, &arguments),

@@ -7,12 +7,16 @@
 //! takes bounded time and memory.
 
 mod check;
+mod conversion;
 mod env_file;
 mod files;
+pub mod folder;
 pub mod images;
 mod interpolation;
 mod keys;
 mod leaf;
+pub mod live;
+mod load;
 pub mod objects;
 pub mod read;
 mod report;
@@ -20,11 +24,13 @@ mod source;
 pub mod stack;
 mod yaml;
 
+pub use self::conversion::{Conversion, ConversionError, Request, convert};
 pub use self::env_file::{Variable, variables};
 pub use self::files::{FileError, Files};
 pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
 pub use self::keys::{Fate, Key, key_of, keys, markdown as keys_markdown, matching as keys_matching};
 pub use self::leaf::{At, Item, ItemValue, Leaf, Leaves, Path, Segment, Written};
+pub use self::live::SCRIPT;
 pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Report, Target};
 pub use self::source::{Mistake, Position, Source, SourceError};
 pub use self::yaml::{Entry, Node, Tag, Value};

@@ -22,6 +22,12 @@ macro_rules! kube_objects {
             pub fn metadata(&self) -> &::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 match self { $(Self::$kind(object) => &object.metadata,)+ }
             }
+
+            /// The same to change it.
+            #[must_use]
+            pub fn metadata_mut(&mut self) -> &mut ::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                match self { $(Self::$kind(object) => &mut object.metadata,)+ }
+            }
         }
 
         $(impl From<$type> for KubeObject {

@@ -44,7 +44,9 @@ pub enum ImagesError {
         source: io::Error,
     },
     /// It is something else.
-    #[error("{path} is not an archive of images ({what}); expected what `docker save` writes, or an OCI image layout as a tar")]
+    #[error(
+        "{path} is not an archive of images ({what}); expected what `docker save` writes, or an OCI image layout as a tar"
+    )]
     Kind {
         /// Which one.
         path: PathBuf,
@@ -357,6 +359,7 @@ impl Images {
     }
 
     /// All images, in the order of the archives.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &ImageFacts> {
         self.images.iter()
     }
@@ -430,9 +433,7 @@ impl ImageFacts {
     #[must_use]
     pub fn confirms(&self, reference: &str) -> bool {
         let digest = reference.split_once('@').map(|(_, digest)| digest);
-        digest.is_none_or(|digest| {
-            [&self.digest, &self.manifest_digest].into_iter().flatten().any(|own| own == digest)
-        })
+        digest.is_none_or(|digest| [&self.digest, &self.manifest_digest].into_iter().flatten().any(|own| own == digest))
     }
 
     /// The number of a user, by the image's `/etc/passwd`. A number is itself. `None` where the name has none.

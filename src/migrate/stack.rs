@@ -23,7 +23,7 @@ pub struct Stack {
     pub networks: Vec<Network>,
     /// Named volumes.
     pub volumes: Vec<Volume>,
-    /// Files that are no secrets.
+    /// Files that are not secret.
     pub configs: Vec<Payload>,
     /// Files that are.
     pub secrets: Vec<Payload>,
@@ -106,7 +106,7 @@ pub struct Service {
     pub networks: Vec<Attachment>,
     /// Volumes and folders.
     pub mounts: Vec<Mount>,
-    /// Files that are no secrets.
+    /// Files that are not secret.
     pub configs: Vec<FileMount>,
     /// Files that are.
     pub secrets: Vec<FileMount>,

@@ -135,7 +135,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("tower_layer", &["api"]),
     ("tower_http", &["api"]),
     ("age", &["snapshot"]),
-    ("base64", &["auth", "mcp", "deploy"]),
+    ("base64", &["auth", "mcp", "deploy", "migrate"]),
     // Of arguments and answers: the schemas of tools, those of REST, and that of the manifests' settings.
     ("schemars", &["mcp", "api", "deploy"]),
     ("multer", &["api"]),

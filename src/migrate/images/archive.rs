@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::config::{self, Config};
-use super::members::{Kind, Members, MembersError, printable};
+use super::members::{CHECKSUM, Kind, Members, MembersError, printable};
 use super::name::{ImageName, is_digest};
 use super::stream::{Packing, Unpacked};
 use super::{ImagePlatform, ImagesError};
@@ -139,11 +139,12 @@ impl Archive {
     /// Lists the members.
     pub(super) fn list(path: &Path, report: &dyn Fn(u64)) -> Result<Self, ImagesError> {
         let (mut from, _) = Self::open(path, report)?;
-        let mut archive = Self { path: path.to_owned(), members: HashMap::new(), is_full: false, left: Cell::new(STORED_BYTES_MAX) };
+        let mut archive =
+            Self { path: path.to_owned(), members: HashMap::new(), is_full: false, left: Cell::new(STORED_BYTES_MAX) };
         let mut stored = 0;
         let mut members = Members::new(&mut from);
         let wrong = |error| match error {
-            MembersError::Header { at: 0, .. } => archive_kind(path, "not a tar file"),
+            MembersError::Header { at: 0, what: CHECKSUM } => archive_kind(path, "not a tar file"),
             other => members_error(path, other),
         };
         while let Some(member) = members.next().map_err(wrong)? {
@@ -225,14 +226,19 @@ impl Archive {
             let names: Vec<_> = name.into_iter().collect();
             if candidates.is_empty() {
                 if let (Some(absent), [name]) = (absent, &names[..]) {
-                    return Err(self.content(format!("{} is named as {name}, and is missing", printable(absent.as_bytes()))));
+                    return Err(
+                        self.content(format!("{} is named as {name}, and is missing", printable(absent.as_bytes())))
+                    );
                 }
                 continue;
             }
             match self.choose(&names, candidates, wanted)? {
                 Ok(chosen) => {
                     let same = images.iter_mut().find(|image| {
-                        image.digests.as_ref().is_some_and(|[target, own]| *target == chosen.target && *own == chosen.digest)
+                        image
+                            .digests
+                            .as_ref()
+                            .is_some_and(|[target, own]| *target == chosen.target && *own == chosen.digest)
                     });
                     match same {
                         Some(image) => image.names.extend(names),
@@ -261,11 +267,10 @@ impl Archive {
         found: &mut Vec<Candidate>,
         absent: &mut Option<String>,
     ) -> Result<(), ImagesError> {
-        *left = left.checked_sub(1).ok_or_else(|| {
-            self.content(format!("its indexes name more than {DESCRIPTORS_MAX} manifests"))
-        })?;
-        let is_of_no_platform =
-            |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| self.content(format!("its indexes name more than {DESCRIPTORS_MAX} manifests")))?;
+        let is_of_no_platform = |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";
         if descriptor.platform.as_ref().is_some_and(is_of_no_platform)
             || descriptor.annotations.contains_key("vnd.docker.reference.type")
             || !(descriptor.is_index() || descriptor.is_manifest())
@@ -291,7 +296,7 @@ impl Archive {
                 .try_for_each(|descriptor| self.collect(descriptor, target, depth, left, found, absent));
         }
         let manifest: Manifest = self.parse(json, &member)?;
-        // Charts, signatures and other things that are no images.
+        // Charts, signatures and other things that are not images.
         if !CONFIG_TYPES.contains(&manifest.config.media_type.as_str()) {
             return Ok(());
         }
@@ -331,7 +336,8 @@ impl Archive {
 
     fn image(&self, names: Vec<ImageName>, chosen: Candidate) -> Result<ArchivedImage, ImagesError> {
         let Candidate { target, digest, manifest, config } = chosen;
-        let layers = manifest.layers.iter().map(|layer| Ok((self.member_of(&layer.digest)?, Some(layer.digest.clone()))));
+        let layers =
+            manifest.layers.iter().map(|layer| Ok((self.member_of(&layer.digest)?, Some(layer.digest.clone()))));
         let layers = self.layers(layers.collect::<Result<_, ImagesError>>()?, &config)?;
         Ok(ArchivedImage { names, digests: Some([target, digest]), id: manifest.config.digest, config, layers })
     }
@@ -477,13 +483,15 @@ impl Archive {
     }
 
     fn config(&self, member: &str, json: &[u8]) -> Result<Config, ImagesError> {
-        let invalid = |what| self.content(format!("the configuration {} is invalid: {what}", printable(member.as_bytes())));
+        let invalid =
+            |what| self.content(format!("the configuration {} is invalid: {what}", printable(member.as_bytes())));
         Config::parse(json).map_err(invalid)
     }
 
     fn parse<T: DeserializeOwned>(&self, json: &[u8], member: &str) -> Result<T, ImagesError> {
-        serde_json::from_slice(json)
-            .map_err(|error| self.content(format!("{} is invalid: {}", printable(member.as_bytes()), config::place(&error))))
+        serde_json::from_slice(json).map_err(|error| {
+            self.content(format!("{} is invalid: {}", printable(member.as_bytes()), config::place(&error)))
+        })
     }
 
     fn missing(&self, member: &str) -> ImagesError {

@@ -194,12 +194,7 @@ mod tests {
             environment: pairs(&[("PATH", "/bin:/usr/bin"), ("A", "b=c"), ("EMPTY", "")]),
             user: Some("postgres:staff".to_owned()),
             working_dir: Some("/srv".to_owned()),
-            exposed: vec![
-                (9, Protocol::Tcp),
-                (53, Protocol::Udp),
-                (7000, Protocol::Sctp),
-                (8080, Protocol::Tcp),
-            ],
+            exposed: vec![(9, Protocol::Tcp), (53, Protocol::Udp), (7000, Protocol::Sctp), (8080, Protocol::Tcp)],
             volumes: text(&["/a b", "/data"]),
             stop_signal: Some("SIGQUIT".to_owned()),
             health_check: Some(ImageHealthCheck {
@@ -229,7 +224,8 @@ mod tests {
         ] {
             assert_eq!(Config::parse(json.as_bytes()).expect(json), nothing, "{json}");
         }
-        let check = Config::parse(br#"{"config": {"Healthcheck": {"Test": ["CMD", "x"], "Retries": 0}}}"#).expect("valid");
+        let check =
+            Config::parse(br#"{"config": {"Healthcheck": {"Test": ["CMD", "x"], "Retries": 0}}}"#).expect("valid");
         let check = check.health_check.expect("one");
         assert_eq!((check.interval, check.retries), (None, None), "0 is Docker's default");
     }

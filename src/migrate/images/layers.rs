@@ -86,7 +86,8 @@ pub(super) fn facts(
                 let is_new = interest.add_folder(real.clone()).map_err(too_many)?;
                 is_whole &= !is_new;
                 let content = root.folder(&real);
-                let content = content.map(|content| FolderContent { is_complete: content.is_complete && !is_new, ..content });
+                let content =
+                    content.map(|content| FolderContent { is_complete: content.is_complete && !is_new, ..content });
                 found.extend(content.map(|content| (folder, content)));
             }
             let file = |path| root.content(&root.resolve(path)?);

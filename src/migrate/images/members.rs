@@ -16,6 +16,8 @@ use super::stream::Unpacked;
 
 /// Headers of one member beyond the first: names, times, attributes. Go's limit.
 const EXTENDED_BYTES_MAX: u64 = 1 << 20;
+/// What is wrong with a header that is something else.
+pub(super) const CHECKSUM: &str = "its checksum";
 /// Tar counts in blocks of so many bytes.
 const BLOCK: usize = 512;
 
@@ -214,7 +216,7 @@ impl<'a, 'b> Members<'a, 'b> {
         let sums = [sum(i64::from), sum(|byte| i64::from(byte.cast_signed()))];
         match expected.is_some_and(|expected| sums.contains(&expected)) {
             true => Ok(Some(header)),
-            false => Err(MembersError::Header { at, what: "its checksum" }),
+            false => Err(MembersError::Header { at, what: CHECKSUM }),
         }
     }
 

@@ -127,6 +127,10 @@ mod tests {
             ("localhost:5000/x", "localhost:5000/x:latest".to_owned()),
             ("ghcr.io/a/b/c:V_1", "ghcr.io/a/b/c:V_1".to_owned()),
             ("registry/x:2", "docker.io/registry/x:2".to_owned()),
+            ("a__b", "docker.io/library/a__b:latest".to_owned()),
+            ("a:5000", "docker.io/library/a:5000".to_owned()),
+            ("127.0.0.1/x", "127.0.0.1/x:latest".to_owned()),
+            ("UPPER.io/a:1", "UPPER.io/a:1".to_owned()),
             ("REGISTRY/x:2", "REGISTRY/x:2".to_owned()),
             ("[fd00::1]:5000/x", "[fd00::1]:5000/x:latest".to_owned()),
             (&format!("nginx@{DIGEST}"), format!("docker.io/library/nginx@{DIGEST}")),
@@ -139,8 +143,25 @@ mod tests {
     #[test]
     fn what_docker_refuses_is_not_a_name() {
         for text in [
-            "", "Nginx", "a/B", "nginx:", "nginx:-1", "a b", "a//b", "nginx@sha256:12", "nginx@", "nginx@x", "/a", "a/", "a:b:c",
-            "a.b:x/c", "a\n", "../a",
+            "",
+            "Nginx",
+            "a/B",
+            "nginx:",
+            "nginx:-1",
+            "a b",
+            "a//b",
+            "nginx@sha256:12",
+            "nginx@",
+            "nginx@x",
+            "/a",
+            "a/",
+            "a:b:c",
+            "a.b:x/c",
+            "a.b:/c",
+            "a./b",
+            "-a/b",
+            "a\n",
+            "../a",
         ] {
             assert_eq!(ImageName::parse(text), None, "{text}");
         }

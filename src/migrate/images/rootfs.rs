@@ -106,9 +106,16 @@ impl Interest {
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
-    Folder { mode: u32, user: u64, group: u64 },
+    Folder {
+        mode: u32,
+        user: u64,
+        group: u64,
+    },
     /// With its length, and its content where that is wanted and is not too long.
-    File { bytes: u64, content: Option<Arc<[u8]>> },
+    File {
+        bytes: u64,
+        content: Option<Arc<[u8]>>,
+    },
     Link(Vec<u8>),
     Other,
 }
@@ -160,7 +167,10 @@ impl LayerPaths {
         };
         if name == OPAQUE {
             let parent = parent.to_vec();
-            return Ok(self.charge(&parent, interest, budget, 0)?.then(|| self.emptied.insert(parent)).map_or((), drop));
+            if self.charge(&parent, interest, budget, 0)? {
+                self.emptied.insert(parent);
+            }
+            return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             // Two of them are bookkeeping of AUFS.
@@ -168,7 +178,10 @@ impl LayerPaths {
                 return Ok(());
             }
             let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
-            return Ok(self.charge(&hidden, interest, budget, 0)?.then(|| self.removed.insert(hidden)).map_or((), drop));
+            if self.charge(&hidden, interest, budget, 0)? {
+                self.removed.insert(hidden);
+            }
+            return Ok(());
         }
         let is_on_way = interest.on_way.contains(&path);
         let node = match member.kind {
@@ -197,13 +210,7 @@ impl LayerPaths {
     /// Whether a path is to be stored.
     ///
     /// * `more`: what is stored apart from the path.
-    fn charge(
-        &mut self,
-        path: &[u8],
-        interest: &Interest,
-        budget: &mut Budget,
-        more: usize,
-    ) -> Result<bool, TooMany> {
+    fn charge(&mut self, path: &[u8], interest: &Interest, budget: &mut Budget, more: usize) -> Result<bool, TooMany> {
         let bytes = path.len() + OVERHEAD + more;
         if path.is_empty() || interest.on_way.contains(path) {
             budget.way = budget.way.checked_sub(bytes).ok_or(TooMany)?;
@@ -255,10 +262,7 @@ pub(super) struct RootFs<'a> {
 
 impl<'a> RootFs<'a> {
     /// * `layers`: from the lowest.
-    pub(super) fn of(
-        layers: impl IntoIterator<Item = &'a LayerPaths>,
-        budget: &mut Budget,
-    ) -> Result<Self, TooMany> {
+    pub(super) fn of(layers: impl IntoIterator<Item = &'a LayerPaths>, budget: &mut Budget) -> Result<Self, TooMany> {
         let mut root = Self::default();
         for layer in layers {
             let paths = layer.nodes.len() + layer.removed.len() + layer.emptied.len();
@@ -307,7 +311,10 @@ impl<'a> RootFs<'a> {
     fn below(&self, path: &[u8]) -> impl Iterator<Item = (&Cow<'a, [u8]>, &&'a Node)> {
         let first = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
         let from = Cow::<[u8]>::Owned(first.clone());
-        self.nodes.range(from..).take_while(move |(path, _)| path.starts_with(&first)).filter(|(path, _)| !path.is_empty())
+        self.nodes
+            .range(from..)
+            .take_while(move |(path, _)| path.starts_with(&first))
+            .filter(|(path, _)| !path.is_empty())
     }
 
     /// The path without links; `None` where links run in a circle.

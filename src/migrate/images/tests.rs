@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::deploy::Sha256;
+use crate::deploy::{Sha256, Sha256Hasher};
 
 const OCI: &str = "application/vnd.oci.image";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -42,7 +42,11 @@ fn tar_of<N: AsRef<str>, C: AsRef<[u8]>>(members: &[(N, C)]) -> Vec<u8> {
             let kind = if name.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
             header.set_entry_type(kind);
             header.set_size(content.len() as u64);
-            builder.append_data(&mut header, name, content).expect("appended");
+            // The library refuses absolute names and `..`.
+            let field = &mut header.as_old_mut().name;
+            field[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            builder.append(&header, content).expect("appended");
         }
     }
     builder.into_inner().expect("written")
@@ -105,12 +109,17 @@ impl OciImage {
 
 /// * `run`: the configuration's `config`.
 fn oci(platform: &str, run: Value, layers: &[Vec<u8>], pack: fn(&[u8]) -> Vec<u8>) -> OciImage {
+    oci_of(platform, run, layers.iter().map(|layer| (digest(layer), pack(layer))).collect())
+}
+
+/// * `layers`: the digest of each before it is packed, and its packed bytes.
+fn oci_of(platform: &str, run: Value, layers: Vec<(String, Vec<u8>)>) -> OciImage {
     let (os, architecture) = platform.split_once('/').expect("a platform");
-    let diff_ids: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
+    let (diff_ids, layers): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
     let config = json!({"os": os, "architecture": architecture, "config": run, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let config = config.to_string().into_bytes();
-    let layers: Vec<_> = layers.iter().map(|layer| pack(layer)).collect();
-    let descriptors: Vec<_> = layers.iter().map(|layer| json!({"digest": digest(layer), "size": layer.len()})).collect();
+    let descriptors: Vec<_> =
+        layers.iter().map(|layer| json!({"digest": digest(layer), "size": layer.len()})).collect();
     let manifest = json!({
         "schemaVersion": 2,
         "config": {"mediaType": format!("{OCI}.config.v1+json"), "digest": digest(&config)},
@@ -131,14 +140,18 @@ fn oci(platform: &str, run: Value, layers: &[Vec<u8>], pack: fn(&[u8]) -> Vec<u8
 fn layout(descriptors: &[Value], images: &[&OciImage]) -> Vec<(String, Vec<u8>)> {
     let mut members: Vec<_> = images.iter().flat_map(|image| image.members.clone()).collect();
     members.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec()));
-    members.push(("index.json".to_owned(), json!({"schemaVersion": 2, "manifests": descriptors}).to_string().into_bytes()));
+    members.push((
+        "index.json".to_owned(),
+        json!({"schemaVersion": 2, "manifests": descriptors}).to_string().into_bytes(),
+    ));
     members
 }
 
 /// What `docker save` wrote until Docker 25: the second name of a layer is a link.
 fn saved(name: &str, run: Value, layers: &[Vec<u8>]) -> Vec<(String, Vec<u8>)> {
     let diff_ids: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
-    let config = json!({"os": "linux", "architecture": "amd64", "config": run, "rootfs": {"diff_ids": diff_ids}}).to_string();
+    let config =
+        json!({"os": "linux", "architecture": "amd64", "config": run, "rootfs": {"diff_ids": diff_ids}}).to_string();
     let config_name = format!("{}.json", Sha256::of(config.as_bytes()));
     let mut members = vec![(config_name.clone(), config.into_bytes())];
     let mut names = Vec::new();
@@ -160,7 +173,8 @@ fn passwd(text: &str) -> Vec<u8> {
 #[test]
 fn an_image_is_the_same_out_of_each_form_of_archive() {
     let run = json!({"User": "postgres", "Env": ["A=1"], "ExposedPorts": {"5432/tcp": {}}, "Volumes": {"/data": {}}});
-    let below = tar_of(&[("etc/passwd", "root:x:0:0\n"), ("etc/group", "mail:x:8:\n"), ("data/", ""), ("data/a", "abc")]);
+    let below =
+        tar_of(&[("etc/passwd", "root:x:0:0\n"), ("etc/group", "mail:x:8:\n"), ("data/", ""), ("data/a", "abc")]);
     let layers = [below, passwd("postgres:x:70:71\n")];
     for pack in [plain, gzip, zstd] {
         let image = oci("linux/amd64", run.clone(), &layers, pack);
@@ -171,8 +185,7 @@ fn an_image_is_the_same_out_of_each_form_of_archive() {
         let config = image.config.replace(':', "/");
         let manifest = json!([{"Config": format!("blobs/{config}"), "RepoTags": ["pg:16"], "Layers": names}]);
         of_both.push(("manifest.json".to_owned(), manifest.to_string().into_bytes()));
-        for (members, has_digest) in
-            [(of_layout, true), (of_both, true), (saved("pg:16", run.clone(), &layers), false)]
+        for (members, has_digest) in [(of_layout, true), (of_both, true), (saved("pg:16", run.clone(), &layers), false)]
         {
             for outer in [plain, gzip, zstd] {
                 let images = read(&outer(&tar_of(&members))).expect("read");
@@ -180,7 +193,10 @@ fn an_image_is_the_same_out_of_each_form_of_archive() {
                 let facts = images.find("pg:16").expect("there");
                 assert_eq!(facts.names, ["docker.io/library/pg:16"]);
                 assert_eq!(facts.digest.as_deref(), has_digest.then_some(image.digest()));
-                assert_eq!((facts.user.as_deref(), &facts.exposed[..]), (Some("postgres"), &[(5432, Protocol::Tcp)][..]));
+                assert_eq!(
+                    (facts.user.as_deref(), &facts.exposed[..]),
+                    (Some("postgres"), &[(5432, Protocol::Tcp)][..])
+                );
                 assert_eq!(facts.user_id("postgres"), Some(70), "the upper layer's file counts");
                 assert_eq!(facts.user_id("root"), None, "it hides the lower one");
                 assert_eq!(facts.primary_group_id("postgres"), Some(71));
@@ -198,8 +214,11 @@ fn an_image_is_the_same_out_of_each_form_of_archive() {
 fn images_are_found_as_docker_reads_their_names() {
     let one = oci("linux/amd64", json!({}), &[passwd("a:x:1:1\n")], gzip);
     let two = oci("linux/amd64", json!({}), &[passwd("b:x:2:2\n")], gzip);
-    let descriptors =
-        [one.named(REF_NAME, "r.example/x/one:1"), one.named(CONTAINERD_NAME, "alpine:latest"), two.named(REF_NAME, "latest")];
+    let descriptors = [
+        one.named(REF_NAME, "r.example/x/one:1"),
+        one.named(CONTAINERD_NAME, "alpine:latest"),
+        two.named(REF_NAME, "latest"),
+    ];
     let images = read(&tar_of(&layout(&descriptors, &[&one, &two]))).expect("read");
     assert_eq!(images.iter().len(), 2, "two names of one image are one");
     let of = |reference: &str| images.find(reference).and_then(|facts| facts.digest.as_deref());
@@ -250,8 +269,14 @@ fn of_several_platforms_the_wanted_one_counts() {
     for (query, expected) in [(ImageQuery::default(), &intel), (for_platform("linux/arm64"), &arm)] {
         let images = read_with(&bytes, &query).expect("read");
         let facts = images.find("a.example/x:1").expect("there");
-        assert_eq!((facts.digest.as_deref(), facts.manifest_digest.as_deref()), (Some(&target[..]), Some(expected.digest())));
-        assert_eq!(facts.user.as_deref().and_then(|user| user.split_once('/')), Some(("linux", &facts.architecture[..])));
+        assert_eq!(
+            (facts.digest.as_deref(), facts.manifest_digest.as_deref()),
+            (Some(&target[..]), Some(expected.digest()))
+        );
+        assert_eq!(
+            facts.user.as_deref().and_then(|user| user.split_once('/')),
+            Some(("linux", &facts.architecture[..]))
+        );
         for digest in [&target[..], expected.digest()] {
             assert!(facts.confirms(&format!("a.example/x@{digest}")));
         }
@@ -279,8 +304,10 @@ fn layers_hide_what_is_below_them() {
         let content = facts.folder(folder).map(|content| (content.files, content.folders, content.bytes));
         (content, facts.user_id("a"))
     };
-    let below: &[(&str, &str)] = &[("d/", ""), ("d/a", "1"), ("d/s/", ""), ("d/s/b", "22"), ("e", ""), ("etc/passwd", "a:x:7:7")];
-    let cases: &[(&[(&str, &str)], Option<(u64, u64, u64)>, Option<u32>)] = &[
+    let below: &[(&str, &str)] =
+        &[("d/", ""), ("d/a", "1"), ("d/s/", ""), ("d/s/b", "22"), ("e", ""), ("etc/passwd", "a:x:7:7")];
+    type Case = (&'static [(&'static str, &'static str)], Option<(u64, u64, u64)>, Option<u32>);
+    let cases: &[Case] = &[
         (&[("e", "")], Some((2, 1, 3)), Some(7)),
         (&[("d/a", "4444")], Some((2, 1, 6)), Some(7)),
         (&[("./d/.wh.a", "")], Some((1, 1, 2)), Some(7)),
@@ -321,7 +348,8 @@ fn links_are_followed_within_the_image() {
     let query = folders(&["/var/run/x", "/opt/y", "/loop/x"]);
     let images = read_with(&tar_of(&saved("x", json!({}), &[below, above])), &query).expect("read");
     let facts = images.find("x").expect("there");
-    let content = |folder: &str| facts.folder(folder).map(|content| (content.files, content.bytes, content.is_complete));
+    let content =
+        |folder: &str| facts.folder(folder).map(|content| (content.files, content.bytes, content.is_complete));
     assert_eq!(content("/var/run/x"), Some((1, 1, true)));
     assert_eq!(content("/opt/y"), Some((2, 5, true)));
     assert_eq!(content("/loop/x"), None);
@@ -343,13 +371,25 @@ fn what_is_not_an_archive_of_images_is_named() {
         (tar_of(&[("index.json", r#"{"manifests": []}"#)]), "it holds no image"),
         (b"\xfd7zXZ\0and so on".to_vec(), "is packed with xz, expected gzip, zstd or nothing"),
         (b"BZh9and so on".to_vec(), "is packed with bzip2"),
-        (tar_of(&saved("x", json!({}), &[b"\xfd7zXZ\0and so on".to_vec()])), "the layer 0real/layer.tar is packed with xz"),
+        (
+            tar_of(&saved("x", json!({}), &[b"\xfd7zXZ\0and so on".to_vec()])),
+            "the layer 0real/layer.tar is packed with xz",
+        ),
         (tar_of(&saved("x", json!({}), &[b"no tar".repeat(200)])), "the header at byte 0 is invalid"),
         (tar_of(&[("manifest.json", "{")]), "manifest.json is invalid: a value of another type"),
         (tar_of(&[("manifest.json", r#"[{"Config": "c.json", "Layers": []}]"#)]), "c.json is missing"),
-        (tar_of(&[("manifest.json", r#"[{"Config": "c.json", "RepoTags": ["A\u001b[2J"]}]"#)]), r"an image 'A\u{1b}[2J'"),
-        (tar_of(&[("manifest.json", vec![b' '; 5 << 20])]), "manifest.json has 5242880 bytes, expected at most 4194304"),
-        (tar_of(&[("index.json", r#"{"manifests": [{"digest": "sha256:../../etc/passwd"}]}"#)]), "expected sha256: and 64 digits"),
+        (
+            tar_of(&[("manifest.json", r#"[{"Config": "c.json", "RepoTags": ["A\u001b[2J"]}]"#)]),
+            r"an image 'A\u{1b}[2J'",
+        ),
+        (
+            tar_of(&[("manifest.json", vec![b' '; 5 << 20])]),
+            "manifest.json has 5242880 bytes, expected at most 4194304",
+        ),
+        (
+            tar_of(&[("index.json", r#"{"manifests": [{"digest": "sha256:../../etc/passwd"}]}"#)]),
+            "expected sha256: and 64 digits",
+        ),
     ] {
         let (error, fault) = refused(&bytes);
         assert!(error.contains(expected), "{error}");
@@ -371,7 +411,10 @@ fn what_is_damaged_is_named() {
         let at = content.iter().rposition(|byte| byte.is_ascii_digit()).expect("a digit");
         content[at] ^= 1;
         let (error, fault) = refused(&tar_of(&members));
-        assert!(error.contains("is damaged") && error.contains(&members[place].0) && !error.contains("hunter2"), "{error}");
+        assert!(
+            error.contains("is damaged") && error.contains(&members[place].0) && !error.contains("hunter2"),
+            "{error}"
+        );
         assert_eq!(fault, Fault::Damage);
     }
     let mut saved = saved("x", json!({}), &[passwd("a:x:1:1\n")]);
@@ -430,10 +473,13 @@ fn sizes_that_are_not_there_are_refused() {
         for kind in [tar::EntryType::Regular, tar::EntryType::XHeader, tar::EntryType::GNULongName] {
             for pack in [plain, gzip, zstd] {
                 let (error, _) = refused(&pack(&header("index.json", kind, size)));
-                assert!(error.contains("cut short") || error.contains("more than a megabyte"), "{error}");
+                assert!(
+                    error.contains("cut short") || error.contains("more than a megabyte"),
+                    "{kind:?} {size} {error}"
+                );
                 let layer = header("etc/passwd", kind, size);
                 let image = oci("linux/amd64", json!({}), &[layer], pack);
-                let (error, _) = refused(&tar_of(&layout(&[image.descriptor.clone()], &[&image])));
+                let (error, _) = refused(&tar_of(&layout(std::slice::from_ref(&image.descriptor), &[&image])));
                 assert!(error.contains("it ends within") || error.contains("more than a megabyte"), "{error}");
             }
         }
@@ -453,16 +499,16 @@ fn sizes_that_are_not_there_are_refused() {
 
 #[test]
 fn a_layer_with_a_million_entries_is_counted() {
-    let header = header("data/file", tar::EntryType::Regular, 0);
-    let mut layer = Vec::with_capacity(512 * 1_000_002);
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    let mut hasher = Sha256Hasher::new();
     for number in 0..1_000_000 {
-        let mut header = tar::Header::from_byte_slice(&header).clone();
-        header.set_path(format!("data/{number}")).expect("short");
-        header.set_cksum();
-        layer.extend_from_slice(header.as_bytes());
+        let block = header(&format!("data/{number}"), tar::EntryType::Regular, 0);
+        hasher.update(&block);
+        packed.write_all(&block).expect("packed");
     }
-    let image = oci("linux/amd64", json!({"Volumes": {"/data": {}}}), &[layer], zstd);
-    let images = read(&tar_of(&layout(&[image.descriptor.clone()], &[&image]))).expect("read");
+    let layer = (format!("sha256:{}", hasher.finish()), packed.finish().expect("packed"));
+    let image = oci_of("linux/amd64", json!({"Volumes": {"/data": {}}}), vec![layer]);
+    let images = read(&tar_of(&layout(std::slice::from_ref(&image.descriptor), &[&image]))).expect("read");
     let content = images.iter().next().expect("one").folder("/data").expect("there");
     assert!(!content.is_complete && content.files > 300_000, "{content:?}");
 }
@@ -482,9 +528,11 @@ fn an_archive_with_too_much_in_it_is_refused() {
     }
     assert!(refused(&tar_of(&layout(&[nested.descriptor.clone()], &[&nested]))).0.contains("nested more than 8 deep"));
     let volumes: serde_json::Map<String, Value> =
-        (0..3_000).map(|number| (format!("/{number}{}", "/a".repeat(1_000)), json!({}))).collect();
+        (0..1_000).map(|number| (format!("/{number}{}", "/a".repeat(1_000)), json!({}))).collect();
     let image = oci("linux/amd64", json!({"Volumes": volumes}), &[], plain);
-    assert!(refused(&tar_of(&layout(&[image.descriptor.clone()], &[&image]))).0.contains("than can be counted"));
+    assert!(
+        refused(&tar_of(&layout(std::slice::from_ref(&image.descriptor), &[&image]))).0.contains("than can be counted")
+    );
 }
 
 #[test]
@@ -493,7 +541,9 @@ fn lists_of_packages_leave_room_for_the_images() {
     let mut members = Vec::new();
     for number in 0..12 {
         let text = "p".repeat(3 << 20);
-        members.push(blob(json!({"predicateType": "https://spdx.dev/Document", "n": number, "t": text}).to_string().as_bytes()));
+        members.push(blob(
+            json!({"predicateType": "https://spdx.dev/Document", "n": number, "t": text}).to_string().as_bytes(),
+        ));
     }
     members.extend(layout(&[image.named(REF_NAME, "a/b")], &[&image]));
     assert!(read(&tar_of(&members)).expect("read").find("a/b").is_some());
@@ -502,10 +552,12 @@ fn lists_of_packages_leave_room_for_the_images() {
 #[test]
 fn progress_ends_with_all_bytes() {
     let image = oci("linux/amd64", json!({}), &[vec![0; 1 << 20], vec![0; 3 << 20]], plain);
-    let file = file_of(&tar_of(&layout(&[image.descriptor.clone()], &[&image])));
+    let file = file_of(&tar_of(&layout(std::slice::from_ref(&image.descriptor), &[&image])));
     let last = Cell::new((0, 0));
     let progress = |progress: ImageProgress<'_>| {
-        assert!(progress.step == ImageStep::Layers && progress.bytes >= last.get().0 && progress.archive == file.path());
+        assert!(
+            progress.step == ImageStep::Layers && progress.bytes >= last.get().0 && progress.archive == file.path()
+        );
         last.set((progress.bytes, progress.of));
     };
     Images::read(&[file.path().to_owned()], &ImageQuery::default(), &progress).expect("read");

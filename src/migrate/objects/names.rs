@@ -27,12 +27,18 @@ impl Names {
     pub fn of(stack: &Stack) -> Self {
         let networks = stack.networks.iter().map(|network| network.key.as_str());
         let attached = stack.services.iter().flat_map(|service| &service.networks).map(|other| other.network.as_str());
+        let named = |name: Option<&crate::migrate::At<String>>| {
+            name.map(|name| name.value.clone()).filter(|name| !name.contains("{{"))
+        };
+        let volumes = stack.volumes.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
+        let configs = stack.configs.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
+        let secrets = stack.secrets.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         Self {
             services: distinct(stack.services.iter().map(|service| service.name.as_str()), SERVICE_LENGTH_MAX),
             networks: distinct(networks.chain(attached).chain(["default"]), LENGTH_MAX),
-            volumes: distinct(stack.volumes.iter().map(|volume| volume.key.as_str()), LENGTH_MAX),
-            configs: distinct(stack.configs.iter().map(|config| config.key.as_str()), LENGTH_MAX),
-            secrets: distinct(stack.secrets.iter().map(|secret| secret.key.as_str()), LENGTH_MAX),
+            volumes: by_name(volumes),
+            configs: by_name(configs),
+            secrets: by_name(secrets),
         }
     }
 
@@ -65,6 +71,13 @@ impl Names {
     pub fn secret(&self, key: &str) -> String {
         name(&self.secrets, key)
     }
+}
+
+/// Names of things that may have a name besides their key, which is what Swarm calls them.
+fn by_name<'a>(all: impl Iterator<Item = (&'a str, Option<String>)>) -> BTreeMap<String, String> {
+    let all: Vec<(&str, String)> = all.map(|(key, name)| (key, name.unwrap_or_else(|| key.to_owned()))).collect();
+    let names = distinct(all.iter().map(|(_, name)| name.as_str()), LENGTH_MAX);
+    all.into_iter().map(|(key, name)| (key.to_owned(), names[&name].clone())).collect()
 }
 
 fn name(names: &BTreeMap<String, String>, key: &str) -> String {

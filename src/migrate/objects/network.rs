@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-pub(super) use self::pod::{PodNetwork, of_pod};
+pub(super) use self::pod::of_pod;
 use super::text::{HostNames, Identity, hosts_with_ports};
 use super::{Context, Holder, With};
 use crate::migrate::report::{Ledger, Target};

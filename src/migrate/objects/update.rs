@@ -18,7 +18,7 @@ use super::Holder;
 use crate::migrate::Mistake;
 use crate::migrate::leaf::{At, Leaf, Leaves};
 use crate::migrate::report::{Ledger, Outcome};
-use crate::migrate::stack::{Service, UpdateConfig, UpdateOrder};
+use crate::migrate::stack::{ModeKind, Service, UpdateConfig, UpdateOrder};
 
 /// How long a new container is watched where nothing is written.
 const MONITOR: Duration = Duration::from_secs(5);
@@ -139,16 +139,18 @@ pub fn daemon_set(service: &Service, holder: &Holder, ledger: &mut Ledger) -> Da
     }
 }
 
-/// What Swarm refuses of a job: any `update_config` or `rollback_config`. Its leaves are marked.
-pub fn refused_of_job(service: &Service, leaves: &Leaves, ledger: &mut Ledger) -> Option<Mistake> {
-    let message = "a job cannot have update_config or rollback_config, and Swarm refuses the service; remove it";
+/// What Swarm refuses about a job.
+pub fn refused_of_job(service: &Service, leaves: &Leaves) -> Option<Mistake> {
+    let is_job =
+        service.mode.kind.is_some_and(|kind| matches!(kind.value, ModeKind::ReplicatedJob | ModeKind::GlobalJob));
     let configs = [service.update.as_ref(), service.rollback.as_ref()];
-    let found: Vec<Leaf> = configs.into_iter().flatten().flat_map(leaves_of).collect();
-    found.iter().for_each(|leaf| ledger.dropped(*leaf, message));
-    found.first().map(|leaf| leaves.mistake(*leaf, message))
+    let first = configs.into_iter().flatten().flat_map(leaves_of).next().filter(|_| is_job)?;
+    let message = "a job cannot have update_config or rollback_config, and Swarm refuses the service; remove it";
+    Some(leaves.mistake(first, message))
 }
 
-fn leaves_of(config: &UpdateConfig) -> impl Iterator<Item = Leaf> {
+/// The leaves of `update_config` or `rollback_config`.
+pub fn leaves_of(config: &UpdateConfig) -> impl Iterator<Item = Leaf> {
     let all = [
         config.parallelism.map(|one| one.leaf),
         config.delay.map(|one| one.leaf),
