@@ -6,6 +6,7 @@
 //! Invariants: every leaf of the stack's objects is in the [`Stack`] or in [`LiveStack::outcomes`]; an object that is not part of the stack
 //! has one entry there. Docker's defaults, which it writes out, are values like others. The file has no payload of a secret.
 
+#[cfg(test)]
 mod comparable;
 mod container;
 mod document;
@@ -20,6 +21,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+#[cfg(test)]
 pub use self::comparable::comparable;
 use self::document::{Kind, Objects};
 use self::fields::Reader;

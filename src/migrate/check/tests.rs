@@ -131,7 +131,7 @@ fn values_are_named_by_their_kind_and_never_shown() {
 #[test]
 fn hostile_files_give_few_short_messages() {
     let long = "a".repeat(100_000);
-    let keys: String = (0..20).map(|number| format!("    ? {long}{number}\n    : x\n")).collect();
+    let keys: String = (0..20).map(|number| format!("    ? {}{number}\n    : x\n", &long[..1_000])).collect();
     let text = format!("services:\n  web:\n{keys}");
     assert!(mistakes(&text, Dialect::Stack).iter().all(|mistake| mistake.len() < 400));
     let text = format!("services:\n  web:\n    stop_grace_period: {long}\n    expose: [{}]\n", "[], ".repeat(10_000));

@@ -140,9 +140,9 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The keys that nothing asked for yet.
-    pub(super) fn keys(&self) -> Vec<&'a str> {
-        self.rest.iter().map(|(key, _)| *key).collect()
+    /// Every field that nothing asked for yet.
+    pub(super) fn all(self) -> impl Iterator<Item = (&'a str, &'a Item)> {
+        self.rest.into_iter()
     }
 
     /// A field as it is.

@@ -145,7 +145,7 @@ impl Volumes {
         }
         for (more, all) in [(volume.labels, &first.labels), (volume.driver_options, &first.driver_options)] {
             for (key, value) in more {
-                let is_same = all.iter().any(|(name, first)| *name == key && first.value == value.value);
+                let is_same = find(all, &key) == Some(&value.value);
                 mark_again(value.leaf, is_same, reader);
             }
         }
@@ -183,6 +183,12 @@ fn fits(template: &str, name: &str) -> bool {
     parts.is_some_and(|(start, end)| name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)))
 }
 
+/// A value among texts that are sorted by name.
+fn find<'a>(texts: &'a [(String, At<String>)], name: &str) -> Option<&'a String> {
+    let at = texts.binary_search_by(|(one, _)| one.as_str().cmp(name)).ok()?;
+    Some(&texts[at].1.value)
+}
+
 fn mark_again(leaf: Leaf, is_same: bool, reader: &mut Reader) {
     if is_same {
         reader.mark_leaf(leaf, Outcome::Converted, AGAIN);
@@ -217,7 +223,7 @@ fn compare(item: &Item, volume: &Volume, reader: &mut Reader) {
     ];
     for (found, expected) in texts {
         for (key, value) in found {
-            check(value.leaf, expected.iter().any(|(name, one)| *name == key && one.value == value.value), reader);
+            check(value.leaf, find(expected, &key) == Some(&value.value), reader);
         }
     }
     fields.end(reader);

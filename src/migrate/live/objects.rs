@@ -122,14 +122,15 @@ fn read_network(item: &Item, identity: &Identity, reader: &mut Reader) -> Networ
         network.external = name.as_ref().map(|name| At::new(true, name.leaf));
         network.name = name;
         if let Some(internal) = fields.bool("Internal", reader) {
-            let (outcome, reason) = match internal.value {
-                true => (Outcome::Approximated, "the network is not the stack's; isolate what becomes of it"),
-                false => (Outcome::Converted, "the network is not the stack's"),
+            let (outcome, reason) = if internal.value {
+                (Outcome::Approximated, "the network is not the stack's; isolate what becomes of it")
+            } else {
+                (Outcome::Converted, "the network is not the stack's")
             };
             reader.mark_leaf(internal.leaf, outcome, reason);
         }
-        for key in fields.keys() {
-            fields.mark(&[key], Outcome::Converted, "the network is not the stack's", reader);
+        for (_, item) in fields.all() {
+            reader.mark(item, Outcome::Converted, "the network is not the stack's");
         }
         return network;
     }
@@ -156,7 +157,7 @@ fn read_network(item: &Item, identity: &Identity, reader: &mut Reader) -> Networ
     for (key, name, usual) in [("EnableIPv4", "enable_ipv4", true), ("EnableIPv6", "enable_ipv6", false)] {
         match fields.bool(key, reader) {
             Some(At { value, leaf }) if value == usual => {
-                reader.mark_leaf(leaf, Outcome::Converted, "Docker's default")
+                reader.mark_leaf(leaf, Outcome::Converted, "Docker's default");
             }
             Some(At { leaf, .. }) => network.addressing.push((name.to_owned(), leaf)),
             None => {}
@@ -189,10 +190,8 @@ fn read_addresses(mut ipam: Fields<'_>, network: &mut Network, reader: &mut Read
             reader.mark(item, Outcome::Converted, reason);
             continue;
         }
-        let mut fields = reader.open(item);
-        for key in fields.keys() {
-            let leaves = fields.item(key).map_or_else(Vec::new, Item::leaves);
-            network.addressing.extend(leaves.into_iter().map(|leaf| (format!("ipam.config.{key}"), leaf)));
+        for (key, item) in reader.open(item).all() {
+            network.addressing.extend(item.leaves().into_iter().map(|leaf| (format!("ipam.config.{key}"), leaf)));
         }
     }
     ipam.end(reader);

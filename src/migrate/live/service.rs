@@ -2,6 +2,8 @@
 //!
 //! `docker service inspect` prints Docker's defaults where nothing was written (`InsertDefaults`), so they are values like others here.
 
+use std::collections::BTreeSet;
+
 use super::container;
 use super::document::Kind;
 use super::fields::{Fields, Reader};
@@ -82,15 +84,14 @@ pub(super) fn bookkeeping(fields: &mut Fields<'_>, reader: &mut Reader) {
 /// What the swarm assigned: addresses, and ports where the specification leaves the choice to it.
 fn mark_endpoint(item: &Item, spec: Option<&Item>, reader: &mut Reader) {
     let mut fields = reader.open(item);
-    let chosen = spec.and_then(|spec| spec.get("Ports")).map_or(&[][..], Item::items);
+    let identity = |port: &Item| {
+        ["TargetPort", "Protocol", "PublishMode"]
+            .map(|key| port.get(key).and_then(Item::scalar).map(|scalar| scalar.value.to_string()))
+    };
+    let of_spec = spec.and_then(|spec| spec.get("Ports")).map_or(&[][..], Item::items);
+    let open: BTreeSet<_> = of_spec.iter().filter(|port| port.get("PublishedPort").is_none()).map(identity).collect();
     for port in fields.list("Ports", reader) {
-        let same = |other: &&Item| {
-            ["TargetPort", "Protocol", "PublishMode"].iter().all(|key| {
-                let value = |item: &Item| item.get(key).and_then(Item::scalar).map(|scalar| scalar.value.clone());
-                value(other) == value(port)
-            })
-        };
-        let is_open = chosen.iter().find(same).is_some_and(|port| port.get("PublishedPort").is_none());
+        let is_open = open.contains(&identity(port));
         let mut port = reader.open(port);
         if is_open {
             let reason = "the swarm chose this port; the cluster chooses another, which clients have to be pointed to";
