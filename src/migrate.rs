@@ -31,6 +31,7 @@ pub use self::interpolation::{Interpolated, InterpolationError, Interpolator};
 pub use self::keys::{Fate, Key, key_of, keys, markdown as keys_markdown, matching as keys_matching};
 pub use self::leaf::{At, Item, ItemValue, Leaf, Leaves, Path, Segment, Written};
 pub use self::live::SCRIPT;
+pub use self::load::LoadError;
 pub use self::report::{Entry as ReportEntry, Ledger, Outcome, Report, Target};
 pub use self::source::{Mistake, Position, Source, SourceError};
 pub use self::yaml::{Entry, Node, Tag, Value};
