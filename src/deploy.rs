@@ -16,6 +16,7 @@ mod change;
 pub mod cluster;
 mod elf;
 mod executable;
+pub(crate) mod external_secret;
 mod host;
 pub(crate) mod kube_object;
 mod loader;

@@ -8,6 +8,7 @@
 
 mod check;
 mod conversion;
+mod defaults;
 mod env_file;
 mod files;
 pub mod folder;

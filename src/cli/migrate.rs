@@ -46,6 +46,9 @@ Examples:
     Keys {
         /// Show the keys that contain this
         text: Option<String>,
+        /// Print all of them as the table of the manual
+        #[arg(long, hide = true)]
+        markdown: bool,
     },
 }
 
@@ -133,7 +136,8 @@ pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failure> 
     match arguments.verb {
         Verb::Swarm(arguments) => arguments.run(common),
         Verb::Script => output::bytes(migrate::SCRIPT.as_bytes()),
-        Verb::Keys { text } => list_keys(text.as_deref(), common),
+        Verb::Keys { markdown: true, .. } => output::bytes(migrate::keys_markdown().as_bytes()),
+        Verb::Keys { text, .. } => list_keys(text.as_deref(), common),
     }
 }
 

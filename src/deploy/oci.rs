@@ -24,8 +24,8 @@ use serde_json::{Map, Value, json};
 
 pub use self::archive::{ArchiveError, ArchivedImage};
 use self::layer::Layer;
-pub(crate) use self::reference::{is_host, is_path, is_tag};
 pub use self::reference::{Reference, ReferenceError};
+pub(crate) use self::reference::{is_host, is_path, is_tag};
 use super::executable::{Architecture, Executable, ExecutableError};
 use super::output::{OutputError, check_space, write_whole};
 use super::release::Program;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::defaults;
 use super::folder::{OutputFile, REPORT};
 use super::images::{ImageQuery, Images, ImagesError};
 use super::keys::{Fate, key_of};
@@ -160,12 +161,8 @@ struct Input {
 /// # Errors
 /// See [`ConversionError`].
 pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
-    let Input { stack, mut ledger, reason, mut warnings, nodes } = input(request)?;
-    let refused: Vec<Mistake> =
-        stack.services.iter().filter_map(|service| objects::refused(service, ledger.leaves())).collect();
-    if !refused.is_empty() {
-        return Err(ConversionError::Mistakes(refused));
-    }
+    let Input { mut stack, mut ledger, reason, mut warnings, nodes } = input(request)?;
+    defaults::strip(&mut stack, &mut ledger);
     check_contents(request, &stack)?;
     let namespace = request.namespace.clone().unwrap_or_else(|| folded(&stack.name, 63));
     if namespace != folded(&namespace, 63) {
@@ -268,6 +265,14 @@ fn from_files(request: &Request) -> Result<Input, ConversionError> {
     }
     for remark in found.remarks {
         ledger.mark(remark.leaf, remark.outcome, remark.reason, None);
+    }
+    let refused = found.stack.services.iter().filter_map(|service| objects::refused(service, ledger.leaves()));
+    let refused: Vec<Mistake> = refused.collect();
+    if !refused.is_empty() {
+        // A variable without a value is often why.
+        let is_here = |warning: &&Mistake| refused.iter().any(|mistake| mistake.at == warning.at);
+        let because: Vec<Mistake> = loaded.warnings.iter().filter(is_here).cloned().collect();
+        return Err(ConversionError::Mistakes(refused.into_iter().chain(because).collect()));
     }
     let held = read::leaves_of(&found.stack);
     for leaf in tree.leaves() {
@@ -395,7 +400,7 @@ fn node_script(labels: &BTreeSet<NodeLabel>, nodes: &[SwarmNode]) -> OutputFile 
                 Some((node.hostname.as_str(), value))
             })
             .collect();
-        let value = label.value.clone().unwrap_or_default();
+        let value = label.value.clone().unwrap_or_else(|| "VALUE".to_owned());
         if owners.is_empty() {
             text.push_str(&format!("# kubectl label node NODE {}\n", quoted(&format!("{}={value}", label.key))));
         }

@@ -26,8 +26,8 @@ use std::io::{self, Read};
 use std::path::{Path as FilePath, PathBuf};
 
 use self::notes::Notes;
-use super::env_file::variables;
 use super::check::check;
+use super::env_file::variables;
 use super::files::{FileError, Files};
 use super::interpolation::{Interpolator, ROOM};
 use super::leaf::Path;

@@ -171,7 +171,12 @@ pub struct Built {
 /// What Swarm refuses about a service, and no schema does.
 #[must_use]
 pub fn refused(service: &Service, leaves: &Leaves) -> Option<Mistake> {
-    update::refused_of_job(service, leaves)
+    let constraint = service.placement.constraints.iter().find_map(|constraint| {
+        let error = placement::check(&constraint.value).err()?;
+        let message = format!("Swarm refuses the constraint '{}': {error}", constraint.value);
+        Some(leaves.mistake(constraint.leaf, message))
+    });
+    constraint.or_else(|| update::refused_of_job(service, leaves))
 }
 
 /// Makes the objects of a stack, and marks every leaf that becomes part of one.

@@ -490,6 +490,8 @@ pub struct Network {
     pub labels: Vec<(String, At<String>)>,
     /// Address ranges and what belongs to them (`ipam`, `enable_ipv6`, `enable_ipv4`), which mean nothing in a cluster, by name.
     pub addressing: Vec<(String, Leaf)>,
+    /// Its address ranges, `10.20.0.0/16`, and the addresses in them that are named.
+    pub subnets: Vec<String>,
 }
 
 /// A named volume.

@@ -74,6 +74,7 @@ mod shape;
 mod snapshots;
 mod space;
 mod static_binary;
+mod swarm;
 mod swarm_cases;
 mod systemd_units;
 mod tiny_executable;

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Serialize;
 
+use super::super::external_secret::StoreEntry;
 use super::settings::Settings;
 use super::spec::{CertManager, ExternalSecrets, Monitoring};
 use super::{TOKEN_KEY, metadata};
+
+pub use super::super::external_secret::ExternalSecret;
 
 /// An object whose type is an operator's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,8 +33,6 @@ impl<S> Custom<S> {
 pub type Certificate = Custom<CertificateSpec>;
 /// cert-manager's Issuer.
 pub type Issuer = Custom<IssuerSpec>;
-/// The External Secrets Operator's ExternalSecret.
-pub type ExternalSecret = Custom<ExternalSecretSpec>;
 /// The Prometheus Operator's ServiceMonitor.
 pub type ServiceMonitor = Custom<ServiceMonitorSpec>;
 /// Traefik's ServersTransport: how it talks to what is behind it.
@@ -162,65 +163,15 @@ fn certificate_spec(
     }
 }
 
-/// Which entries of which store become which Secret.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExternalSecretSpec {
-    refresh_interval: &'static str,
-    secret_store_ref: Reference,
-    target: SecretTarget,
-    data: Vec<SecretEntry>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SecretTarget {
-    name: String,
-    creation_policy: &'static str,
-    deletion_policy: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SecretEntry {
-    secret_key: &'static str,
-    remote_ref: RemoteReference,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct RemoteReference {
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    property: Option<String>,
-}
-
 pub(super) fn external_secret(settings: &Settings, secret: &ExternalSecrets) -> ExternalSecret {
-    Custom {
-        api_version: "external-secrets.io/v1",
-        kind: "ExternalSecret",
-        metadata: metadata(settings, settings.names().token_secret(), "token"),
-        spec: ExternalSecretSpec {
-            refresh_interval: "1h",
-            secret_store_ref: Reference {
-                name: secret.store.to_string(),
-                kind: secret.store_kind.name().to_owned(),
-                group: None,
-            },
-            // A store that is out of reach, or lost the entry, locks nobody out.
-            target: SecretTarget {
-                name: settings.names().token_secret(),
-                creation_policy: "Owner",
-                deletion_policy: "Retain",
-            },
-            data: vec![SecretEntry {
-                secret_key: TOKEN_KEY,
-                remote_ref: RemoteReference {
-                    key: secret.key.clone(),
-                    property: Some(secret.property.to_string()).filter(|property| !property.is_empty()),
-                },
-            }],
-        },
-    }
+    let entry = StoreEntry {
+        secret_key: TOKEN_KEY.to_owned(),
+        key: secret.key.clone(),
+        property: Some(secret.property.to_string()).filter(|property| !property.is_empty()),
+    };
+    let store = secret.store.to_string();
+    let metadata = metadata(settings, settings.names().token_secret(), "token");
+    ExternalSecret::new(metadata, (&store, secret.store_kind.name()), vec![entry])
 }
 
 /// What is scraped.

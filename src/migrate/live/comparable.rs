@@ -312,6 +312,7 @@ fn default_network() -> Network {
         attachable: None,
         labels: Vec::new(),
         addressing: Vec::new(),
+        subnets: Vec::new(),
     }
 }
 
@@ -328,6 +329,7 @@ fn normalise_network(network: &mut Network, names: &Names, default: At<()>) {
     network.internal = network.internal.filter(|flag| flag.value);
     network.attachable = network.attachable.filter(|flag| flag.value);
     network.addressing.clear();
+    network.subnets.clear();
     network.driver_options.sort_by(|a, b| a.0.cmp(&b.0));
     network.labels.sort_by(|a, b| a.0.cmp(&b.0));
 }

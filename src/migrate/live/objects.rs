@@ -111,6 +111,7 @@ fn empty_network(identity: &Identity) -> Network {
         attachable: None,
         labels: Vec::new(),
         addressing: Vec::new(),
+        subnets: Vec::new(),
     }
 }
 
@@ -185,11 +186,12 @@ fn read_addresses(mut ipam: Fields<'_>, network: &mut Network, reader: &mut Read
     }
     for item in ipam.list("Config", reader) {
         let subnet = item.get("Subnet").and_then(Item::scalar).map(|subnet| subnet.value.to_string());
-        if subnet.is_some_and(|subnet| is_of_default_pool(&subnet)) {
+        if subnet.as_ref().is_some_and(|subnet| is_of_default_pool(subnet)) {
             let reason = "a range of the swarm's own pool (10.0.0.0/8 in parts of /24), which the swarm chooses from";
             reader.mark(item, Outcome::Converted, reason);
             continue;
         }
+        network.subnets.extend(subnet);
         for (key, item) in reader.open(item).all() {
             network.addressing.extend(item.leaves().into_iter().map(|leaf| (format!("ipam.config.{key}"), leaf)));
         }

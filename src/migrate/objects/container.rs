@@ -136,8 +136,12 @@ impl Texts<'_> {
                 ledger.dropped(variable.leaf, reason);
                 continue;
             }
+            let names_network = network_in(value, context);
             let is_secret = !value.is_empty() && (is_secret_name(&variable.name) || has_password(value));
             let value = self.renamed(value, Some(&variable.name), variable.leaf, target.clone(), ledger);
+            if let Some(reason) = names_network {
+                ledger.mark(variable.leaf, Outcome::NeedsInput, reason, None);
+            }
             let expanded = self.scope.expand(&value);
             for (outcome, note) in &expanded.notes {
                 ledger.mark(variable.leaf, *outcome, note.clone(), Some(target.clone()));
@@ -174,6 +178,20 @@ impl Texts<'_> {
         }
         result.env = needed.into_iter().map(Downward::variable).chain(variables).collect();
     }
+}
+
+/// Why a value that names a network card or an address of a network means something else in a cluster.
+fn network_in(value: &str, context: &Context<'_>) -> Option<String> {
+    let mut words = value.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let card = words.find(|word| {
+        word.strip_prefix("eth").is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number > 0))
+    });
+    if let Some(card) = card {
+        return Some(format!("a pod has one network card, eth0: decide what replaces {card}"));
+    }
+    let mut subnets = context.stack.networks.iter().flat_map(|network| &network.subnets);
+    let subnet = subnets.find(|subnet| subnet.len() > 2 && value.contains(subnet.as_str()))?;
+    Some(format!("{subnet} is an address of the stack's network; a cluster chooses its own, and they change"))
 }
 
 /// How the pods of a service differ, by the kind of its workload.

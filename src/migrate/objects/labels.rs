@@ -47,7 +47,8 @@ pub struct Labels {
 #[must_use]
 pub fn schedule(service: &Service) -> Option<Schedule> {
     let is_replicated = service.mode.kind.is_none_or(|kind| kind.value == ModeKind::Replicated);
-    is_replicated.then(|| cron::schedule(&service.service_labels)).flatten()
+    let found = is_replicated.then(|| cron::schedule(&service.service_labels)).flatten();
+    found.filter(|schedule| schedule.schedule.is_some())
 }
 
 /// Reads the labels of a service.
@@ -61,7 +62,8 @@ pub fn read(
     ledger: &mut Ledger,
 ) -> Labels {
     let mut result = Labels::default();
-    if let Some(schedule) = schedule {
+    // One that Kubernetes cannot run is marked, too.
+    if let Some(schedule) = schedule.cloned().or_else(|| cron::schedule(&service.service_labels)) {
         schedule.mark(&service.service_labels, holder, ledger);
     }
     // `docker stack deploy` and Traefik read the labels of services, `docker compose` and Traefik those of containers.

@@ -25,17 +25,22 @@ impl Names {
     /// Those of a stack.
     #[must_use]
     pub fn of(stack: &Stack) -> Self {
-        let networks = stack.networks.iter().map(|network| network.key.as_str());
         let attached = stack.services.iter().flat_map(|service| &service.networks).map(|other| other.network.as_str());
         let named = |name: Option<&crate::migrate::At<String>>| {
-            name.map(|name| name.value.clone()).filter(|name| !name.contains("{{"))
+            let name = name.map(|name| name.value.as_str()).filter(|name| !name.contains("{{"))?;
+            // What Swarm puts before a key itself.
+            let key = name.strip_prefix(&stack.name).and_then(|rest| rest.strip_prefix('_'));
+            Some(key.unwrap_or(name).to_owned())
         };
+        let networks = stack.networks.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
+        let is_described = |key: &&str| stack.networks.iter().any(|network| network.key == *key);
+        let undescribed = attached.chain(["default"]).filter(|key| !is_described(key)).map(|key| (key, None));
         let volumes = stack.volumes.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         let configs = stack.configs.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         let secrets = stack.secrets.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         Self {
             services: distinct(stack.services.iter().map(|service| service.name.as_str()), SERVICE_LENGTH_MAX),
-            networks: distinct(networks.chain(attached).chain(["default"]), LENGTH_MAX),
+            networks: by_name(networks.chain(undescribed)),
             volumes: by_name(volumes),
             configs: by_name(configs),
             secrets: by_name(secrets),

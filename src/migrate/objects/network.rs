@@ -22,7 +22,7 @@ pub(super) use self::pod::of_pod;
 use super::text::{HostNames, Identity, hosts_with_ports};
 use super::{Context, Holder, With};
 use crate::migrate::report::{Ledger, Target};
-use crate::migrate::stack::{EndpointMode, Protocol, Service, Test};
+use crate::migrate::stack::{EndpointMode, PortMode, Protocol, Service, Test};
 
 /// What is known of the workload of a service.
 #[derive(Debug, Clone)]
@@ -178,13 +178,25 @@ fn known_ports(service: &Service, workload: &Workload, referred: BTreeSet<u16>) 
             all.insert((port, Protocol::Tcp));
         }
     }
+    // Outside it is the published port, and people use it inside, too.
+    let outside: Vec<(u16, u16, Protocol)> = service
+        .ports
+        .iter()
+        .filter(|port| port.mode.is_none_or(|mode| mode.value == PortMode::Ingress))
+        .filter_map(|port| Some((port.published?.value, port.target.value, protocol_of(port.protocol))))
+        .filter(|(number, _, protocol)| !all.contains(&(*number, *protocol)))
+        .collect();
     let is_twice = |number: u16| all.iter().filter(|(other, _)| *other == number).count() > 1;
-    let ports = all.iter().map(|(number, protocol)| {
-        let name = match is_twice(*number) || *protocol != Protocol::Tcp {
-            true => format!("port-{number}-{}", protocol_text(*protocol).to_ascii_lowercase()),
+    let is_twice = |number: u16| is_twice(number) || outside.iter().filter(|(other, ..)| *other == number).count() > 1;
+    let inside = all.iter().map(|(number, protocol)| (*number, *number, *protocol));
+    let mut seen = BTreeSet::new();
+    let every = inside.chain(outside.iter().copied()).filter(|(number, _, protocol)| seen.insert((*number, *protocol)));
+    let ports = every.map(|(number, target, protocol)| {
+        let name = match is_twice(number) || protocol != Protocol::Tcp {
+            true => format!("port-{number}-{}", protocol_text(protocol).to_ascii_lowercase()),
             false => format!("port-{number}"),
         };
-        service_port(&name, *number, *number, *protocol)
+        service_port(&name, number, target, protocol)
     });
     ports.collect()
 }

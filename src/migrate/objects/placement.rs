@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use self::constraint::{Constraint, Key};
+use self::constraint::{Constraint, ConstraintError, Key};
 use super::Holder;
 use crate::migrate::leaf::Leaf;
 use crate::migrate::report::{Ledger, Outcome};
@@ -41,6 +41,14 @@ pub struct Scheduling {
     pub tolerations: Vec<Toleration>,
     /// Labels that nodes have to have.
     pub node_labels: BTreeSet<NodeLabel>,
+}
+
+/// Whether Swarm takes a constraint.
+///
+/// # Errors
+/// Why it does not.
+pub fn check(constraint: &str) -> Result<(), ConstraintError> {
+    Constraint::parse(constraint).map(|_| ())
 }
 
 /// A label that nodes of the swarm have, and that nodes of the cluster need.
@@ -115,7 +123,7 @@ fn constraints(
             Ok(expression) => expression,
             Err(reason) => {
                 if let (Key::System, false) = (&constraint.key, constraint.is_negated) {
-                    ledger.cannot_move(format!("service {}: K3s runs Linux only", service.name));
+                    ledger.cannot_move(format!("service {}: K3s has no nodes with Windows", service.name));
                 }
                 ledger.needs_input(*leaf, reason);
                 continue;
@@ -224,7 +232,7 @@ fn expression(constraint: &Constraint) -> Result<Expression, String> {
             _ if constraint.is_negated && is_label_value(value) => {
                 Ok(of("kubernetes.io/os", compared, Some(value.to_ascii_lowercase())))
             }
-            _ => Err("K3s runs Linux only; such a service stays where it is".to_owned()),
+            _ => Err("K3s has no Windows nodes; such a service stays where it is".to_owned()),
         },
         Key::Architecture => {
             let name = value.to_ascii_lowercase();
@@ -313,7 +321,9 @@ fn platforms(service: &Service, holder: &Holder, expressions: &mut Vec<NodeSelec
     }
     if architectures.is_empty() {
         ledger.cannot_move(format!("service {}: its image is not for Linux, which K3s runs only", service.name));
-        leaves(ledger, &|ledger, leaf| ledger.needs_input(leaf, "K3s runs Linux only; choose an image for it"));
+        leaves(ledger, &|ledger, leaf| {
+            ledger.needs_input(leaf, "K3s has no nodes with Windows; choose an image for Linux")
+        });
     } else if architectures.contains("") || architectures.contains("amd64") {
         leaves(ledger, &|ledger, leaf| {
             ledger.agrees(leaf, "Docker has it from the image; nodes that cannot run it need a constraint");

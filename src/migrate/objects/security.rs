@@ -69,7 +69,8 @@ pub fn rights(
     capabilities(service, holder, &mut result, ledger);
     if let Some(read_only) = service.read_only {
         ledger.converted(read_only.leaf, holder.container("securityContext.readOnlyRootFilesystem"));
-        result.container.read_only_root_filesystem = Some(read_only.value);
+        // `false` is what Kubernetes does where nothing is written.
+        result.container.read_only_root_filesystem = read_only.value.then_some(true);
     }
     let is_privileged = compose(service, holder, &mut result, ledger);
     sysctls(service, holder, host_network, &mut result, ledger);
@@ -142,7 +143,9 @@ fn capabilities(service: &Service, holder: &Holder, result: &mut Rights, ledger:
             let upper = capability.value.to_ascii_uppercase();
             upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
         };
-        let names: Vec<String> = all.iter().map(name).collect();
+        let mut names: Vec<String> = all.iter().map(name).collect();
+        names.sort();
+        names.dedup();
         (!names.is_empty()).then_some(names)
     };
     let add = list(&service.capabilities_added, "add");

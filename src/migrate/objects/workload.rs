@@ -282,7 +282,7 @@ pub fn objects(
     let is_job = matches!(decision.kind, WorkloadKind::Job | WorkloadKind::CronJob);
     if is_job {
         for config in [&service.update, &service.rollback].into_iter().flatten() {
-            update::leaves_of(config).for_each(|leaf| ledger.dropped(leaf, "a job is not replaced while it runs"));
+            update::leaves_of(config).for_each(|leaf| ledger.agrees(leaf, "a job is not replaced while it runs"));
         }
     }
     if !program.secret.is_empty() {
@@ -449,8 +449,7 @@ impl Parts<'_> {
                 let written = schedule.and_then(|schedule| schedule.schedule.clone());
                 let skips = schedule.is_some_and(|schedule| schedule.skips_running);
                 let spec = CronJobSpec {
-                    suspend: written.is_none().then_some(true),
-                    schedule: written.unwrap_or_else(|| "@daily".to_owned()),
+                    schedule: written.unwrap_or_default(),
                     concurrency_policy: Some(if skips { "Forbid" } else { "Replace" }.to_owned()),
                     job_template: JobTemplateSpec { metadata: None, spec: Some(job) },
                     ..CronJobSpec::default()

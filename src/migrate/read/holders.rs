@@ -130,7 +130,7 @@ holders! {
     }
     FileMount { source, target, uid, gid, mode }
     Logging { driver, options }
-    Network { empty, name, external, driver, driver_options, internal, attachable, labels, addressing; key }
+    Network { empty, name, external, driver, driver_options, internal, attachable, labels, addressing; key, subnets }
     Volume { empty, name, external, driver, driver_options, labels, cluster; key }
     Payload { empty, name, external, content, template_driver, driver, driver_options, labels; key }
     ComposeOnly {

@@ -28,6 +28,7 @@ impl Reader<'_> {
             attachable: self.field(item, "attachable", Self::truth),
             labels: item.get("labels").map(|item| self.labels(item)).unwrap_or_default(),
             addressing,
+            subnets: subnets(item),
         }
     }
 
@@ -123,4 +124,14 @@ impl Reader<'_> {
 /// An attachment of which nothing more is written.
 fn attachment(network: String, leaf: Option<Leaf>) -> Attachment {
     Attachment { network, leaf, aliases: Vec::new(), addresses: Vec::new(), driver_options: Vec::new() }
+}
+
+/// The texts below `ipam.config`: address ranges, gateways, and names with addresses.
+fn subnets(item: &Item) -> Vec<String> {
+    let configs = item.get("ipam").and_then(|ipam| ipam.get("config")).map(Item::items).unwrap_or_default();
+    let texts = configs.iter().flat_map(Item::entries).filter_map(|(_, item)| match item.scalar()?.value {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    texts.collect()
 }

@@ -52,7 +52,7 @@ impl Schedule {
             "schedule" if self.schedule.is_some() => ledger.converted(leaf, holder.field("spec.schedule")),
             "schedule" => ledger.needs_input(
                 leaf,
-                "a CronJob has five fields, minutes first, or a name such as @daily; choose a schedule. It is suspended",
+                "a CronJob has five fields, minutes first, or a name such as @daily; choose such a schedule, and convert again",
             ),
             "skip-running" => ledger.converted(leaf, holder.field("spec.concurrencyPolicy")),
             "replicas" => ledger.converted(leaf, holder.field("spec.jobTemplate.spec.parallelism")),

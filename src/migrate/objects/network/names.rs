@@ -86,15 +86,11 @@ fn tasks(
     if !references.have(&plain) && !references.have(&scoped) {
         return;
     }
-    let is_headless =
-        result.services.iter().any(|(_, object)| object.metadata.name.as_ref() == Some(&own) && is_headless(object));
-    let name = if is_headless { own } else { folded(&format!("{own}-tasks"), LENGTH_MAX) };
-    if !is_headless {
-        let object = service_object(context, &name, &workload.selector, Vec::new());
-        let reason = format!("{plain} gives the addresses of all pods; a name of a Service has no dot");
-        ledger.added(Target::new(format!("Service/{name}"), "spec"), reason);
-        result.services.push((service.name.clone(), object));
-    }
+    let name = folded(&format!("{own}-tasks"), LENGTH_MAX);
+    let object = service_object(context, &name, &workload.selector, Vec::new());
+    let reason = format!("{plain} gives the addresses of all pods; a name of a Service has no dot");
+    ledger.added(Target::new(format!("Service/{name}"), "spec"), reason);
+    result.services.push((service.name.clone(), object));
     result.host_names.add(&plain, &name);
     result.host_names.add(&scoped, &name);
 }

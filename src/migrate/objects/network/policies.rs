@@ -56,7 +56,9 @@ pub(super) fn plan(
     for network in &context.stack.networks {
         describe(context, network, &own, ledger);
     }
-    if !has_policies(context) {
+    let is_internal = |key: &&str| described(context, key).and_then(|one| one.internal).is_some_and(|one| one.value);
+    // With one network a policy would hold nobody apart, and shut out what is outside of the stack.
+    if !has_policies(context) || own.len() < 2 && !own.iter().any(is_internal) {
         return;
     }
     for key in &own {
@@ -227,7 +229,7 @@ fn describe(context: &Context<'_>, network: &Network, own: &[&str], ledger: &mut
         }
     }
     if let Some(attachable) = &network.attachable {
-        ledger.agrees(attachable.leaf, "every pod is on the cluster's network, also one that is started by hand");
+        ledger.dropped(attachable.leaf, "every pod is on the cluster's network, also one that is started by hand");
     }
     for (_, label) in &network.labels {
         ledger.dropped(label.leaf, "the network is not an object of the cluster");

@@ -75,7 +75,8 @@ fn balancer(
     result: &mut NetworkObjects,
     ledger: &mut Ledger,
 ) {
-    let ingress: Vec<&Port> = service.ports.iter().filter(|port| !is_host(port)).collect();
+    let mut ingress: Vec<&Port> = service.ports.iter().filter(|port| !is_host(port)).collect();
+    ingress.sort_by_key(|port| in_order(port));
     if ingress.is_empty() {
         return;
     }
@@ -139,6 +140,12 @@ fn port_name(number: u16, protocol: Protocol) -> String {
     format!("{}-{number}", protocol_text(protocol).to_ascii_lowercase())
 }
 
+/// The order of ports, whatever it is in the file.
+fn in_order(port: &Port) -> (u16, u16, Protocol) {
+    let published = port.published.map_or(0, |published| published.value);
+    (published, port.target.value, protocol_of(port.protocol))
+}
+
 fn is_host(port: &Port) -> bool {
     port.mode.is_some_and(|mode| mode.value == PortMode::Host)
 }
@@ -146,7 +153,9 @@ fn is_host(port: &Port) -> bool {
 /// The ports of the container, with those of the node in `host` mode.
 fn container_ports(service: &Service, workload: &Workload, ledger: &mut Ledger) -> Vec<ContainerPort> {
     let mut ports: Vec<ContainerPort> = Vec::new();
-    for port in &service.ports {
+    let mut all: Vec<&Port> = service.ports.iter().collect();
+    all.sort_by_key(|port| (port.target.value, in_order(port)));
+    for port in all {
         let protocol = protocol_of(port.protocol);
         let number = i32::from(port.target.value);
         let field =

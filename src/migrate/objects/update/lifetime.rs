@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::whole_seconds;
 use crate::migrate::Dialect;
+use crate::migrate::defaults::is_default;
 use crate::migrate::objects::Holder;
 use crate::migrate::report::{Ledger, Outcome, Target};
 use crate::migrate::stack::{ModeKind, RestartCondition, RestartPolicy, Service, Test};
@@ -51,8 +52,8 @@ impl JobRestart {
 
 /// Whether the containers of a service end, and by which rule.
 ///
-/// A service of `mode` replicated whose containers are not started again, or only after a failure, is a job, unless something marks it as a
-/// server: a port, a health check, several replicas, or a way to update it.
+/// A service of `mode` replicated whose containers are never started again is a job, unless something marks it as a server: a port, a health
+/// check, several replicas, or a way to update it.
 pub fn lifetime(service: &Service) -> (Lifetime, String) {
     let kind = service.mode.kind.map(|kind| kind.value);
     if let Some(ModeKind::ReplicatedJob | ModeKind::GlobalJob) = kind {
@@ -60,7 +61,10 @@ pub fn lifetime(service: &Service) -> (Lifetime, String) {
     }
     let name = match condition(&service.restart) {
         RestartCondition::Any => return (Lifetime::Server, "its containers always start again".to_owned()),
-        RestartCondition::OnFailure => "on-failure",
+        // A Job's pods cannot be replaced by another version, and what starts again after a failure is often a worker.
+        RestartCondition::OnFailure => {
+            return (Lifetime::Server, "its containers start again after a failure".to_owned());
+        }
         RestartCondition::None => "none",
     };
     let is_checked = service.health_check.as_ref().is_some_and(|check| !matches!(check.test, Some(Test::Disabled(_))));
@@ -70,7 +74,10 @@ pub fn lifetime(service: &Service) -> (Lifetime, String) {
         (!service.compose.expose.is_empty(), "it exposes a port"),
         (is_checked, "it has a health check"),
         (service.mode.replicas.is_some_and(|replicas| replicas.value > 1), "it has several replicas"),
-        (service.update.is_some() || service.rollback.is_some(), "it has update_config or rollback_config"),
+        (
+            [&service.update, &service.rollback].into_iter().flatten().any(|config| !is_default(config)),
+            "it has update_config or rollback_config",
+        ),
     ];
     match marks.into_iter().find(|(is_marked, _)| *is_marked) {
         Some((_, mark)) => (Lifetime::Server, format!("a server, for {mark}")),
