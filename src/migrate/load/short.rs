@@ -141,7 +141,9 @@ mod tests {
     fn targets_of_volumes_are_read_from_each_short_form() {
         for (item, source, target) in [
             ("/data", None, "/data"),
-            ("a:/data", Some("a"), "/data"),
+            ("data:/data", Some("data"), "/data"),
+            // One letter is a drive, on every system.
+            ("a:/data", None, "a:/data"),
             ("./a:/data:ro", Some("./a"), "/data"),
             (r"C:\a:/data", Some(r"C:\a"), "/data"),
             (r"C:\a:D:\b:ro", Some(r"C:\a"), r"D:\b"),
