@@ -45,6 +45,8 @@ const FILES_MAX: usize = 64;
 const DEPTH_MAX: usize = 16;
 /// Most values that `extends` and `include` may copy.
 const COPIES_MAX: usize = 1_000_000;
+/// Most times that files are included, for a file may be included again and again.
+const INCLUDES_MAX: usize = 256;
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -180,6 +182,7 @@ fn load_from(request: &Request, input: &mut dyn Read) -> Result<Loaded, LoadErro
         notes,
         room: ROOM,
         copies: COPIES_MAX,
+        includes: 0,
         read: sources.iter().map(|source| source.real.clone()).collect(),
     };
     let mut tree = match dialect {
@@ -284,7 +287,7 @@ struct Scope {
     variables: HashMap<String, String>,
     /// The files that include these, from the outermost on.
     chain: Vec<(PathBuf, Position)>,
-    /// Includes up to here.
+    /// Files that include these in a row.
     depth: usize,
 }
 
@@ -299,6 +302,8 @@ struct Loader {
     room: usize,
     /// Values that may still be copied.
     copies: usize,
+    /// Includes up to here.
+    includes: usize,
     /// The files up to here.
     read: HashSet<PathBuf>,
 }
@@ -350,24 +355,30 @@ impl Loader {
             let mut set = self.env_files(over, variables);
             let own = over.get("environment").map(environment_names).unwrap_or_default();
             set.retain(|name, _| !own.contains_key(name));
-            if let Some(environment) = shape::get_mut(&mut service.node, "environment").filter(|_| !set.is_empty()) {
+            if let Some(environment) = variables_of(&mut service.node).filter(|_| !set.is_empty()) {
                 let notes = &mut self.notes;
                 retain_variables(environment, |name, node, _| match set.get(name) {
                     Some(by) => {
-                        notes.resolve(node, &shape::key(&path, name), &format!("the file at {by}, which is later, sets it"));
+                        notes.resolve(
+                            node,
+                            &shape::key(&path, name),
+                            &format!("the file at {by}, which is later, sets it"),
+                        );
                         false
                     }
                     None => true,
                 });
+                shape::without_bare(&mut service.node, "environment");
             }
             let mut set = self.env_files(&service.node, variables);
             let own = service.node.get("environment").map(environment_names).unwrap_or_default();
             set.retain(|name, _| !own.contains_key(name));
-            if let Some(environment) = shape::get_mut(over, "environment").filter(|_| !set.is_empty()) {
+            if let Some(environment) = variables_of(over).filter(|_| !set.is_empty()) {
                 let notes = &mut self.notes;
                 retain_variables(environment, |name, node, is_empty| match set.get(name).filter(|_| is_empty) {
                     Some(by) => {
-                        let reason = format!("docker stack deploy does not let an empty value replace that of the file at {by}");
+                        let reason =
+                            format!("docker stack deploy does not let an empty value replace that of the file at {by}");
                         let path = shape::key(&path, name);
                         notes.warn(&node.at, format!("{path}: {reason}"));
                         notes.drop(node, &path, &reason);
@@ -375,6 +386,7 @@ impl Loader {
                     }
                     None => true,
                 });
+                shape::without_bare(over, "environment");
             }
         }
     }
@@ -409,16 +421,19 @@ impl Loader {
         for mut source in sources {
             for document in std::mem::take(&mut source.documents) {
                 let mut document = self.map_of(Some(document), &source.start)?;
+                let was_bare = shape::is_bare(&document);
                 let removals = reset::removals(&mut document, &mut self.notes);
+                let is_emptied = !was_bare && shape::is_bare(&document);
                 self.interpolate(&mut document, &scope.variables)?;
                 folders::rebase(&mut document, &scope.folder);
                 document = self.with_includes(document, scope, &source.real, &source.start, &removals)?;
-                if let Some(before) = &mut tree {
-                    reset::apply(&removals, before, &Path::default(), &mut self.notes);
-                }
+                tree = tree.and_then(|mut before| {
+                    reset::apply(&removals, &mut before, &Path::default(), &mut self.notes).then_some(before)
+                });
                 document = self.with_extends(document, scope, &source, &removals, &mut bases)?;
                 let merged = match tree {
                     None => document,
+                    Some(before) if is_emptied => before,
                     Some(before) => compose::merge(before, document, &Path::default(), &mut self.notes)?,
                 };
                 tree = Some(compose::without_repetitions(merged, &Path::default(), &mut self.notes)?);
@@ -494,9 +509,13 @@ impl Loader {
             return;
         }
         let Value::Map(sections) = &mut tree.value else { return };
+        let mut emptied = Vec::new();
         for section in sections.iter_mut().filter(|entry| matches!(entry.key.as_str(), "services" | "jobs")) {
             let path = shape::key(&Path::default(), &section.key);
             let Value::Map(services) = &mut section.node.value else { continue };
+            if services.is_empty() {
+                continue;
+            }
             services.retain(|service| {
                 let profiles = service.node.get("profiles").map(shape::items).unwrap_or_default();
                 let profiles: Vec<&str> = profiles.iter().filter_map(shape::as_text).collect();
@@ -508,8 +527,17 @@ impl Loader {
                 }
                 is_chosen
             });
+            if services.is_empty() {
+                emptied.push(section.key.clone());
+            }
         }
+        emptied.iter().for_each(|section| shape::without_bare(tree, section));
     }
+}
+
+/// The variables of a service, where it has any.
+fn variables_of(service: &mut Node) -> Option<&mut Node> {
+    shape::get_mut(service, "environment").filter(|environment| !shape::is_bare(environment))
 }
 
 /// The names in a map or list of variables, and whether the value of each is empty.

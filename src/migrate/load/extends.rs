@@ -192,9 +192,13 @@ impl Loader {
         }
         self.spend(&source, &extends.at)?;
         let mut copy = (*source).clone();
-        reset::apply(&group.removals, &mut copy, path, &mut self.notes);
+        let is_left = reset::apply(&group.removals, &mut copy, path, &mut self.notes);
+        let mut merged = match (is_left, shape::is_bare(&own)) {
+            (false, _) => own,
+            (true, true) => copy,
+            (true, false) => compose::merge(copy, own, path, &mut self.notes)?,
+        };
         // The result is where the service is, whatever it begins as.
-        let mut merged = compose::merge(copy, own, path, &mut self.notes)?;
         merged.at = service.at.clone();
         Ok(merged)
     }
@@ -228,10 +232,10 @@ impl Loader {
             folders::rebase(&mut document, &folder);
             merged = Some(match merged.take() {
                 None => document,
-                Some(mut before) => {
-                    reset::apply(&removals, &mut before, &Path::default(), &mut self.notes);
-                    compose::merge(before, document, &Path::default(), &mut self.notes)?
-                }
+                Some(mut before) => match reset::apply(&removals, &mut before, &Path::default(), &mut self.notes) {
+                    true => compose::merge(before, document, &Path::default(), &mut self.notes)?,
+                    false => document,
+                },
             });
         }
         let mut notes: HashMap<String, Vec<Replaced>> = HashMap::new();

@@ -11,7 +11,7 @@ use super::super::source::{Mistake, Position, Source};
 use super::super::yaml::{Entry, Node, Value};
 use super::reset::{self, Removal};
 use super::shape::{self, Keyed, as_text, key};
-use super::{DEPTH_MAX, Dialect, FileOfStack, LoadError, Loader, Scope, compose, folders};
+use super::{DEPTH_MAX, Dialect, FileOfStack, INCLUDES_MAX, LoadError, Loader, Scope, compose, folders};
 
 /// The sections that are included.
 const SECTIONS: [&str; 7] = ["services", "jobs", "volumes", "networks", "secrets", "configs", "models"];
@@ -73,6 +73,14 @@ impl Loader {
         if depth > DEPTH_MAX {
             let message = format!("more than {DEPTH_MAX} files include one another in a row");
             return Err(Mistake { at: part.at.clone(), message }.into());
+        }
+        self.includes += 1;
+        if self.includes > INCLUDES_MAX {
+            return Err(Mistake {
+                at: part.at.clone(),
+                message: format!("files are included more than {INCLUDES_MAX} times"),
+            }
+            .into());
         }
         let mut chain = scope.chain.clone();
         chain.push((real.to_owned(), start.clone()));
@@ -194,7 +202,9 @@ fn import_entry(
         notes.resolve(&entry.node, &path, &format!("{} says the same", own.node.at));
         return Ok(());
     }
-    reset::apply(removals, &mut entry.node, &path, notes);
+    if !reset::apply(removals, &mut entry.node, &path, notes) {
+        return Ok(());
+    }
     let ours = std::mem::replace(&mut own.node, shape::node(Value::Null, &own.at));
     let at = ours.at.clone();
     own.node = compose::merge(entry.node, ours, &path, notes)?;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::super::Dialect;
 use super::super::leaf::Path;
 use super::super::source::{Mistake, Position};
 use super::super::yaml::{Node, Tag, Value};
@@ -24,45 +23,30 @@ pub(super) fn removals(document: &mut Node, notes: &mut Notes) -> Vec<Removal> {
     found
 }
 
-fn find(node: &mut Node, path: &Path, found: &mut Vec<Removal>, notes: &mut Notes) {
+/// Whether the value stays: it is not tagged `!reset`, and is not a list or map that had nothing but such values.
+fn find(node: &mut Node, path: &Path, found: &mut Vec<Removal>, notes: &mut Notes) -> bool {
     if let Some(tag) = node.tag {
         found.push(Removal { path: path.clone(), tag, at: node.at.clone() });
         clear(node);
-        return;
-    }
-    let is_reset = |node: &Node| node.tag == Some(Tag::Reset);
-    match &mut node.value {
-        Value::Map(entries) => {
-            for entry in entries.iter_mut() {
-                let path = key(path, &entry.key);
-                let reset = is_reset(&entry.node);
-                find(&mut entry.node, &path, found, notes);
-                if reset {
-                    entry.node.tag = Some(Tag::Reset);
-                    notes.resolve(
-                        &entry.node,
-                        &path,
-                        "!reset removes what earlier files say here, and has no value of its own",
-                    );
-                }
-            }
-            entries.retain(|entry| !is_reset(&entry.node));
+        if tag == Tag::Reset {
+            notes.resolve(node, path, "!reset removes what earlier files say here, and has no value of its own");
         }
+        return tag != Tag::Reset;
+    }
+    let was_bare = shape::is_bare(node);
+    match &mut node.value {
+        Value::Map(entries) => entries.retain_mut(|entry| find(&mut entry.node, &key(path, &entry.key), found, notes)),
         Value::List(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                let path = shape::index(path, index);
-                let reset = is_reset(item);
+            let mut number = 0;
+            items.retain_mut(|item| {
+                number += 1;
                 // docker compose takes nothing out of lists of earlier files.
-                find(item, &path, &mut Vec::new(), notes);
-                if reset {
-                    item.tag = Some(Tag::Reset);
-                    notes.resolve(item, &path, "!reset removes the item");
-                }
-            }
-            items.retain(|item| !is_reset(item));
+                find(item, &shape::index(path, number - 1), &mut Vec::new(), notes)
+            });
         }
         _ => {}
     }
+    was_bare || !shape::is_bare(node)
 }
 
 fn clear(node: &mut Node) {
@@ -77,20 +61,21 @@ fn clear(node: &mut Node) {
 /// Takes what the tags name out of a tree.
 ///
 /// * `below`: where the tree is.
-pub(super) fn apply(removals: &[Removal], tree: &mut Node, below: &Path, notes: &mut Notes) {
-    if !removals.is_empty() {
-        let by_path: HashMap<&Path, &Removal> = removals.iter().map(|removal| (&removal.path, removal)).collect();
-        take_out(&by_path, tree, below, notes);
-    }
+///
+/// Whether anything is left of it.
+pub(super) fn apply(removals: &[Removal], tree: &mut Node, below: &Path, notes: &mut Notes) -> bool {
+    let by_path: HashMap<&Path, &Removal> = removals.iter().map(|removal| (&removal.path, removal)).collect();
+    by_path.is_empty() || take_out(&by_path, tree, below, notes)
 }
 
-fn take_out(removals: &HashMap<&Path, &Removal>, tree: &mut Node, path: &Path, notes: &mut Notes) {
-    let Value::Map(entries) = &mut tree.value else { return };
+/// Whether anything is left.
+fn take_out(removals: &HashMap<&Path, &Removal>, tree: &mut Node, path: &Path, notes: &mut Notes) -> bool {
+    let was_bare = shape::is_bare(tree);
+    let Value::Map(entries) = &mut tree.value else { return true };
     entries.retain_mut(|entry| {
         let path = key(path, &entry.key);
         let Some(removal) = removals.get(&path) else {
-            take_out(removals, &mut entry.node, &path, notes);
-            return true;
+            return take_out(removals, &mut entry.node, &path, notes);
         };
         let tag = match removal.tag {
             Tag::Reset => "!reset",
@@ -99,6 +84,7 @@ fn take_out(removals: &HashMap<&Path, &Removal>, tree: &mut Node, path: &Path, n
         notes.resolve(&entry.node, &path, &format!("{tag} at {} removes it", removal.at));
         false
     });
+    was_bare || !entries.is_empty()
 }
 
 /// Tags in a file for `docker stack deploy`, whose parser passes over them, except that a tagged text is a text.
@@ -137,13 +123,5 @@ fn strip(node: &mut Node, path: &Path, notes: &mut Notes, mistakes: &mut Vec<Mis
             entries.iter_mut().for_each(|entry| strip(&mut entry.node, &key(path, &entry.key), notes, mistakes));
         }
         _ => {}
-    }
-}
-
-/// The name of a dialect's program.
-pub(super) fn program(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Stack => "docker stack deploy",
-        Dialect::Compose => "docker compose",
     }
 }

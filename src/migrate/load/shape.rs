@@ -61,6 +61,13 @@ pub(super) fn get_mut<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Node
     entries.iter_mut().find(|entry| entry.key == name).map(|entry| &mut entry.node)
 }
 
+/// Removes a key whose list or map has lost all that it had, for it is not a leaf of any file.
+pub(super) fn without_bare(node: &mut Node, name: &str) {
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|entry| entry.key != name || !is_bare(&entry.node));
+    }
+}
+
 /// The items of a list; none of anything else.
 pub(super) fn items(node: &Node) -> &[Node] {
     match &node.value {
