@@ -114,3 +114,104 @@ impl Files {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn stack() -> TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(folder.path().join("stack/sub")).expect("a folder");
+        for name in ["outside.env", "stack/a.env", "stack/sub/b.env"] {
+            fs::write(folder.path().join(name), name).expect("written");
+        }
+        folder
+    }
+
+    fn files(folder: &TempDir, allow_outside: bool) -> Files {
+        Files::new(&folder.path().join("stack"), allow_outside).expect("the folder is there")
+    }
+
+    fn read(files: &Files, name: &str) -> Result<String, FileError> {
+        files.read(files.root(), name).map(|bytes| String::from_utf8(bytes).expect("UTF-8"))
+    }
+
+    #[test]
+    fn names_are_below_the_folder_that_is_given_with_them() {
+        let folder = stack();
+        let files = files(&folder, false);
+        assert_eq!(read(&files, "a.env").expect("read"), "stack/a.env");
+        assert_eq!(read(&files, "./sub/../sub/b.env").expect("read"), "stack/sub/b.env");
+        let sub = files.root().join("sub");
+        assert_eq!(files.read(&sub, "b.env").expect("read"), b"stack/sub/b.env");
+        assert_eq!(files.read(&sub, "../a.env").expect("read"), b"stack/a.env");
+        let absolute = files.root().join("a.env");
+        assert_eq!(read(&files, absolute.to_str().expect("UTF-8")).expect("read"), "stack/a.env");
+    }
+
+    #[test]
+    fn files_outside_are_read_only_when_allowed() {
+        let folder = stack();
+        symlink(folder.path().join("outside.env"), folder.path().join("stack/link.env")).expect("a link");
+        symlink("..", folder.path().join("stack/up")).expect("a link");
+        symlink("sub/b.env", folder.path().join("stack/inner.env")).expect("a link");
+        let absolute = folder.path().join("outside.env");
+        let (closed, open) = (files(&folder, false), files(&folder, true));
+        for name in
+            ["../outside.env", "link.env", "up/outside.env", "sub/../../outside.env", absolute.to_str().expect("UTF-8")]
+        {
+            let error = read(&closed, name).expect_err(name);
+            assert!(matches!(error, FileError::Outside { .. }), "{name}: {error}");
+            assert!(error.to_string().ends_with("--allow-outside reads it"), "{error}");
+            assert_eq!(read(&open, name).expect(name), "outside.env");
+        }
+        assert_eq!(read(&closed, "inner.env").expect("read"), "stack/sub/b.env");
+    }
+
+    #[test]
+    fn a_folder_whose_name_begins_the_same_is_outside() {
+        let folder = stack();
+        fs::create_dir(folder.path().join("stack2")).expect("a folder");
+        fs::write(folder.path().join("stack2/a.env"), "").expect("written");
+        assert!(matches!(read(&files(&folder, false), "../stack2/a.env"), Err(FileError::Outside { .. })));
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_at_once() {
+        let folder = stack();
+        mknodat(CWD, folder.path().join("stack/pipe"), FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
+        symlink("/dev/zero", folder.path().join("stack/zero")).expect("a link");
+        symlink("loop", folder.path().join("stack/loop")).expect("a link");
+        let (closed, open) = (files(&folder, false), files(&folder, true));
+        for name in ["pipe", "sub", ".", ""] {
+            assert!(matches!(read(&closed, name), Err(FileError::Kind { .. })), "{name}");
+        }
+        assert!(matches!(read(&open, "zero"), Err(FileError::Kind { .. })));
+        for name in ["none.env", "loop", "a\0b", "a.env/x"] {
+            let error = read(&closed, name).expect_err(name);
+            assert!(matches!(error, FileError::Read { .. }), "{name:?}: {error}");
+            assert_eq!(error.fault(), Fault::Environment);
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let folder = stack();
+        let most = usize::try_from(BYTES_MAX).expect("small");
+        fs::write(folder.path().join("stack/most"), vec![b'x'; most]).expect("written");
+        fs::write(folder.path().join("stack/more"), vec![b'x'; most + 1]).expect("written");
+        let files = files(&folder, false);
+        assert!(matches!(read(&files, "more"), Err(FileError::TooLarge { .. })));
+        for _ in 0..SUM_MAX / BYTES_MAX {
+            assert_eq!(read(&files, "most").expect("read").len(), most);
+        }
+        assert!(matches!(read(&files, "most"), Err(FileError::Sum)));
+        assert!(matches!(read(&files, "a.env"), Err(FileError::Sum)));
+    }
+}
