@@ -32,7 +32,6 @@ use super::env_file::variables;
 use super::files::{FileError, Files};
 use super::interpolation::{Interpolator, ROOM};
 use super::leaf::Path;
-use super::report::Outcome;
 use super::source::{Mistake, Position, Source, SourceError};
 use super::yaml::{Node, Value};
 use super::{Dialect, env_file::Variable};
@@ -44,8 +43,8 @@ pub use self::notes::Replaced;
 const FILES_MAX: usize = 64;
 /// Most files, or services, that need one another in a row.
 const DEPTH_MAX: usize = 16;
-/// Most values that `extends` and `include` may copy.
-const COPIES_MAX: usize = 1_000_000;
+/// Most values of all files, those that `extends` and `include` copy among them.
+const VALUES_MAX: usize = 1_000_000;
 /// Most times that files are included, for a file may be included again and again.
 const INCLUDES_MAX: usize = 256;
 
@@ -182,10 +181,13 @@ fn load_from(request: &Request, input: &mut dyn Read) -> Result<Loaded, LoadErro
         files,
         notes,
         room: ROOM,
-        copies: COPIES_MAX,
+        values: VALUES_MAX,
         includes: 0,
         read: sources.iter().map(|source| source.real.clone()).collect(),
     };
+    for source in &sources {
+        source.documents.iter().try_for_each(|document| loader.spend(document, &source.start))?;
+    }
     let mut tree = match dialect {
         Dialect::Stack => loader.stack(sources, &variables)?,
         Dialect::Compose => {
@@ -301,8 +303,8 @@ struct Loader {
     notes: Notes,
     /// What interpolation may still write, in bytes.
     room: usize,
-    /// Values that may still be copied.
-    copies: usize,
+    /// Values that the stack may still have.
+    values: usize,
     /// Includes up to here.
     includes: usize,
     /// The files up to here.
@@ -316,7 +318,7 @@ impl Loader {
         let mut first_version: Option<(String, Position)> = None;
         for source in sources {
             let mut documents = source.documents.into_iter();
-            let mut document = self.map_of(documents.next(), &source.start)?;
+            let mut document = map_of(documents.next(), &source.start)?;
             for rest in documents {
                 self.notes.drop(&rest, &Path::default(), "docker stack deploy reads the first document of a file only");
             }
@@ -351,7 +353,7 @@ impl Loader {
         let mut bases = extends::Bases::default();
         for mut source in sources {
             for document in std::mem::take(&mut source.documents) {
-                let mut document = self.map_of(Some(document), &source.start)?;
+                let mut document = map_of(Some(document), &source.start)?;
                 let was_bare = shape::is_bare(&document);
                 let removals = reset::removals(&mut document, &mut self.notes);
                 let is_emptied = !was_bare && shape::is_bare(&document);
@@ -376,21 +378,6 @@ impl Loader {
                 Err(Mistake { at, message: "found nothing, expected a map with services".to_owned() }.into())
             }
             (None, None) => Err(LoadError::Nothing),
-        }
-    }
-
-    /// A document that is a map.
-    fn map_of(&self, document: Option<Node>, start: &Position) -> Result<Node, Mistake> {
-        match document {
-            Some(document @ Node { value: Value::Map(_), .. }) => Ok(document),
-            Some(Node { value, at, .. }) => {
-                let found = if value == Value::Null { "nothing".to_owned() } else { value.to_string() };
-                let found: String = found.chars().take(40).collect();
-                Err(Mistake { at, message: format!("found {found}, expected a map with services") })
-            }
-            None => {
-                Err(Mistake { at: start.clone(), message: "found nothing, expected a map with services".to_owned() })
-            }
         }
     }
 
@@ -419,12 +406,14 @@ impl Loader {
         Ok((Source::of(&shown.to_string_lossy(), &bytes)?, real))
     }
 
-    /// Copies of values cost room.
+    /// Counts the values of a tree.
     fn spend(&mut self, node: &Node, at: &Position) -> Result<(), Mistake> {
-        let left = self.copies.checked_sub(shape::size(node));
-        self.copies = left.ok_or_else(|| Mistake {
+        let left = self.values.checked_sub(shape::size(node));
+        self.values = left.ok_or_else(|| Mistake {
             at: at.clone(),
-            message: format!("`extends` and `include` copy more than {COPIES_MAX} values up to here"),
+            message: format!(
+                "the stack has more than {VALUES_MAX} values up to here, those that `extends` and `include` copy among them"
+            ),
         })?;
         Ok(())
     }
@@ -466,6 +455,19 @@ impl Loader {
     }
 }
 
+/// A document that is a map.
+fn map_of(document: Option<Node>, start: &Position) -> Result<Node, Mistake> {
+    match document {
+        Some(document @ Node { value: Value::Map(_), .. }) => Ok(document),
+        Some(Node { value, at, .. }) => {
+            let found = if value == Value::Null { "nothing".to_owned() } else { value.to_string() };
+            let found: String = found.chars().take(40).collect();
+            Err(Mistake { at, message: format!("found {found}, expected a map with services") })
+        }
+        None => Err(Mistake { at: start.clone(), message: "found nothing, expected a map with services".to_owned() }),
+    }
+}
+
 /// The version as docker/cli compares it (`cli/compose/schema`), and where it is.
 fn version_of(document: &Node) -> (String, Position) {
     match document.get("version") {
@@ -474,14 +476,5 @@ fn version_of(document: &Node) -> (String, Position) {
             "" | "3" => ("3.13".to_owned(), version.at.clone()),
             other => (other.to_owned(), version.at.clone()),
         },
-    }
-}
-
-/// Whether nothing is lost with a leaf.
-impl Replaced {
-    /// Whether the files themselves ask for what became of it.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.outcome == Outcome::Converted
     }
 }

@@ -226,7 +226,8 @@ impl Loader {
         // Only the services that are used count, so that notes of the others are not the stack's.
         let before = self.notes.replaced.len();
         for document in documents {
-            let mut document = self.map_of(Some(document), &start)?;
+            self.spend(&document, at)?;
+            let mut document = super::map_of(Some(document), &start)?;
             removals = reset::removals(&mut document, &mut self.notes);
             self.interpolate(&mut document, &scope.variables)?;
             folders::rebase(&mut document, &folder);

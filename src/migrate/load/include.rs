@@ -3,7 +3,8 @@
 //! compose-go, `loader/include.go`. What is included is loaded on its own first, and what the including file says of the same thing counts
 //! more.
 
-use std::path::{Path as FilePath, PathBuf};
+use std::collections::HashMap;
+use std::path::Path as FilePath;
 
 use super::super::env_file::variables;
 use super::super::leaf::Path;
@@ -119,8 +120,8 @@ impl Loader {
         &mut self,
         part: &Part<'_>,
         scope: &Scope,
-        folder: &PathBuf,
-    ) -> Result<std::collections::HashMap<String, String>, LoadError> {
+        folder: &FilePath,
+    ) -> Result<HashMap<String, String>, LoadError> {
         let mut sources: Vec<Source> = Vec::new();
         match &part.env_files {
             None => {
@@ -139,7 +140,7 @@ impl Loader {
                 }
             }
         }
-        let mut own = std::collections::HashMap::new();
+        let mut own = HashMap::new();
         for source in sources {
             let known = own.clone();
             let lookup = |name: &str| scope.variables.get(name).or_else(|| known.get(name)).map(String::as_str);

@@ -73,7 +73,7 @@ fn copies_are_bounded() {
     let services: String = (0..60).map(|number| format!("  s{number}: {{extends: base}}\n")).collect();
     let text = format!("services:\n  base: {{image: x, environment: [{large}]}}\n{services}");
     let message = soon(|| refusal(&[("a.yml", &text)], &["a.yml"], Dialect::Compose));
-    assert!(message.contains("copy more than 1000000 values"), "{message}");
+    assert!(message.contains("more than 1000000 values"), "{message}");
 }
 
 #[test]
