@@ -144,6 +144,23 @@ fn every_variable_without_a_value_is_named_at_each_place() {
     );
 }
 
+/// docker/cli casts what interpolation changed, compose-go every text at the path.
+#[test]
+fn texts_become_numbers_where_the_program_makes_them_numbers() {
+    let text = "services:\n  web:\n    image: x\n    tty: 'yes'\n    read_only: \"${A:-true}\"\n    user: \"${A:-3}\"\n    deploy: {replicas: '3', \
+                update_config: {parallelism: \"${A:-2}\", max_failure_ratio: \"${A:-0.5}\"}}\n";
+    let web = |dialect| {
+        json_of(&loaded(&[("a.yml", text)], &["a.yml"], dialect).expect("loaded").tree)["services"]["web"].clone()
+    };
+    let (stack, compose) = (web(Dialect::Stack), web(Dialect::Compose));
+    assert_eq!((&stack["tty"], &stack["deploy"]["replicas"]), (&json!("yes"), &json!("3")));
+    assert_eq!((&compose["tty"], &compose["deploy"]["replicas"]), (&json!(true), &json!(3)));
+    for web in [stack, compose] {
+        assert_eq!((&web["read_only"], &web["user"]), (&json!(true), &json!("3")));
+        assert_eq!(web["deploy"]["update_config"], json!({"parallelism": 2, "max_failure_ratio": 0.5}));
+    }
+}
+
 #[test]
 fn variables_of_this_process_are_not_read() {
     let found = loaded(&[("a.yml", "services: {web: {image: \"x$PATH$HOME\"}}\n")], &["a.yml"], Dialect::Compose);
