@@ -270,11 +270,15 @@ fn closing_brace(text: &str) -> Option<usize> {
     Some(last)
 }
 
+/// What is not a variable: up to its brace, or the dollar sign with the letter behind it. The rest may be a password.
 fn syntax(text: &str, program: &'static str) -> InterpolationError {
     let line = text.lines().next().unwrap_or_default();
-    let found = match line.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
+    let end = line.find('}').map(|at| at + 1).filter(|_| line.starts_with("${"));
+    let most = if end.is_some() { 40 } else { 2 };
+    let part = &line[..end.unwrap_or(line.len())];
+    let found = match part.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &part[..end]),
+        None => part.to_owned(),
     };
     InterpolationError::Syntax { found, program }
 }
@@ -325,6 +329,7 @@ mod tests {
             refusal(Dialect::Stack, "r/x:${TAG:+y}"),
             "'${TAG:+y}' is not a variable for docker stack deploy; write $$ where a dollar sign is meant"
         );
+        assert!(refusal(Dialect::Stack, "a$-secret").starts_with("'$-…' is not a variable"));
         assert_eq!(
             refusal(Dialect::Compose, "${NONE:?set ${TAG}}"),
             "the variable NONE is required: set 2; set it in the file of --env-file"

@@ -173,7 +173,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     // With the place of each value, which the one above has not.
     ("granit_parser", &["migrate"]),
     // `operator`: the same types, for a client.
-    ("k8s_openapi", &["deploy", "operator"]),
+    ("k8s_openapi", &["deploy", "migrate", "operator"]),
     ("strsim", &["base"]),
     // The key of a kubeconfig.
     ("secrecy", &["deploy"]),
