@@ -162,6 +162,7 @@ struct Input {
 /// See [`ConversionError`].
 pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
     let Input { mut stack, mut ledger, reason, mut warnings, nodes } = input(request)?;
+    in_order(&mut stack);
     defaults::strip(&mut stack, &mut ledger);
     check_contents(request, &stack)?;
     let namespace = request.namespace.clone().unwrap_or_else(|| folded(&stack.name, 63));
@@ -287,6 +288,16 @@ fn from_files(request: &Request) -> Result<Input, ConversionError> {
         warnings: loaded.warnings,
         nodes: Vec::new(),
     })
+}
+
+/// Sorts what is a set to Docker and a list in a file, so that equal stacks give equal bytes.
+fn in_order(stack: &mut Stack) {
+    for service in &mut stack.services {
+        service.mounts.sort_by(|one, other| one.target.value.cmp(&other.target.value));
+        for files in [&mut service.configs, &mut service.secrets] {
+            files.sort_by_cached_key(|file| file.target.as_ref().unwrap_or(&file.source).value.clone());
+        }
+    }
 }
 
 /// What the table of keys says of a leaf that no type has a field for.

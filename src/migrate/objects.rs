@@ -44,6 +44,7 @@ use super::{Leaves, Mistake};
 use crate::deploy::kube_object::kube_objects;
 
 pub use self::names::{Names, folded};
+pub use self::payloads::ExternalSecret;
 pub use self::placement::NodeLabel;
 pub use self::text::HostNames;
 
@@ -166,6 +167,8 @@ pub struct Built {
     pub objects: Vec<(Home, KubeObject)>,
     /// Labels that nodes have to have.
     pub node_labels: BTreeSet<NodeLabel>,
+    /// Secrets that a store has: `--with externalsecrets`.
+    pub external_secrets: Vec<ExternalSecret>,
 }
 
 /// What Swarm refuses about a service, and no schema does.
@@ -181,23 +184,27 @@ pub fn refused(service: &Service, leaves: &Leaves) -> Option<Mistake> {
 
 /// Makes the objects of a stack, and marks every leaf that becomes part of one.
 pub fn build(context: &Context<'_>, ledger: &mut Ledger) -> Built {
+    let plan = storage::Plan::of(context.stack);
     let decisions: BTreeMap<&str, Decision> = context
         .stack
         .services
         .iter()
-        .map(|service| (service.name.as_str(), workload::decide(service, context, ledger)))
+        .map(|service| (service.name.as_str(), workload::decide(service, &plan, context, ledger)))
         .collect();
     let workloads = decisions.iter().map(|(name, decision)| ((*name).to_owned(), decision.workload.clone())).collect();
     let network = network::plan(context, &workloads, ledger);
     let mut node_labels = BTreeSet::new();
     let mut all = vec![(Home::Namespace, namespace(context).into())];
-    all.extend(storage::shared(context, ledger).into_iter().map(|stored| (stored.home, stored.object)));
+    let mut stored = plan.shared(context, ledger);
+    // Keys of files and names of a swarm have different orders.
+    stored.sort_by_cached_key(|stored| (stored.home.clone(), stored.object.metadata().name.clone()));
+    all.extend(stored.into_iter().map(|stored| (stored.home, stored.object)));
     for service in &context.stack.services {
         let home = Home::Service(context.names.service(&service.name));
         let decision = &decisions[service.name.as_str()];
         let own = network.services.iter().filter(|(key, _)| *key == service.name);
         all.extend(own.map(|(_, object)| (home.clone(), object.clone().into())));
-        let made = workload::objects(service, decision, &network, context, ledger);
+        let made = workload::objects(service, decision, (&network, &plan), context, ledger);
         node_labels.extend(made.node_labels);
         all.extend(made.objects.into_iter().map(|object| (home.clone(), object)));
         let policies = network.policies.iter().filter(|(key, _)| key.as_ref() == Some(&service.name));
@@ -209,7 +216,7 @@ pub fn build(context: &Context<'_>, ledger: &mut Ledger) -> Built {
     for (home, object) in &mut all {
         label(home, object, context);
     }
-    Built { objects: all, node_labels }
+    Built { objects: all, node_labels, external_secrets: payloads::external_secrets(&plan, context) }
 }
 
 fn namespace(context: &Context<'_>) -> Namespace {

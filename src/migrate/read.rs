@@ -26,6 +26,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+pub(super) use self::amounts::bytes;
 pub use self::holders::leaves_of;
 use super::leaf::{Item, ItemValue, Leaf, Leaves};
 use super::report::Outcome;

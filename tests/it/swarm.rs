@@ -101,7 +101,13 @@ fn files() -> Vec<(PathBuf, &'static str)> {
     files.retain(|path| path.extension().is_some_and(|ending| ending == "yml"));
     files.sort();
     assert!(files.len() > 40, "{} files", files.len());
-    let dialect = |path: &Path| if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("stack-")) { "stack" } else { "compose" };
+    let dialect = |path: &Path| {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("stack-")) {
+            "stack"
+        } else {
+            "compose"
+        }
+    };
     files.into_iter().map(|path| (path.clone(), dialect(&path))).collect()
 }
 
@@ -111,13 +117,22 @@ fn every_leaf_of_every_stack_is_in_the_report() {
     let mut missing = Vec::new();
     for (path, dialect) in files() {
         let name = path.display().to_string();
-        let report = converted(&[&name, "--dialect", dialect, "--stack", "shop"], &directory.path().join(path.file_name().expect("a name")));
+        let report = converted(
+            &[&name, "--dialect", dialect, "--stack", "shop"],
+            &directory.path().join(path.file_name().expect("a name")),
+        );
         let entries = report["entries"].as_array().expect("entries");
         let found: BTreeSet<String> = entries.iter().map(|entry| entry["path"].to_string()).collect();
-        let forgotten = entries.iter().filter(|entry| entry["reason"].as_str().is_some_and(|reason| reason.contains("wrote nothing for it")));
+        let forgotten = entries
+            .iter()
+            .filter(|entry| entry["reason"].as_str().is_some_and(|reason| reason.contains("wrote nothing for it")));
         missing.extend(forgotten.map(|entry| format!("{name}: {} was read and forgotten", entry["path"])));
         let lines = text_of(&path).lines().count();
-        let wrong = entries.iter().filter(|entry| entry["outcome"] != "added" && !(1..=lines.max(1) as u64 + 1).contains(&entry["line"].as_u64().unwrap_or_default()) && entry["file"] == name.as_str());
+        let wrong = entries.iter().filter(|entry| {
+            entry["outcome"] != "added"
+                && !(1..=lines.max(1) as u64 + 1).contains(&entry["line"].as_u64().unwrap_or_default())
+                && entry["file"] == name.as_str()
+        });
         missing.extend(wrong.map(|entry| format!("{name}: {} is said to be in line {}", entry["path"], entry["line"])));
         // `extends`, `include`, tags and several documents change where a value is.
         let text = text_of(&path);
@@ -151,7 +166,9 @@ fn converting_twice_gives_the_same_bytes() {
 fn objects(folder: &Path) -> BTreeMap<PathBuf, String> {
     let is_manifest = |path: &Path| path.extension().is_some_and(|ending| ending == "yaml");
     let without_digest = |line: &str| match line.split_once("@sha256:") {
-        Some((start, digest)) if digest.len() == 64 && line.trim_start().starts_with("image:") => start.to_owned(),
+        Some((start, digest)) if digest.len() == 64 && line.trim_start_matches([' ', '-']).starts_with("image:") => {
+            start.to_owned()
+        }
         _ => line.to_owned(),
     };
     let text = |bytes: Vec<u8>| {
@@ -161,21 +178,66 @@ fn objects(folder: &Path) -> BTreeMap<PathBuf, String> {
     tree(folder).into_iter().filter(|(path, _)| is_manifest(path)).map(|(path, bytes)| (path, text(bytes))).collect()
 }
 
+/// Lines in which the objects of two conversions differ.
+fn differences(one: &Path, other: &Path) -> Vec<String> {
+    let (one, other) = (objects(one), objects(other));
+    let names: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
+    let mut found = Vec::new();
+    for name in names {
+        let [first, second] = [&one, &other].map(|all| all.get(name).map(String::as_str).unwrap_or_default());
+        if first != second {
+            let pairs = first.lines().zip(second.lines()).find(|(first, second)| first != second);
+            found.push(format!("{}: {pairs:?}", name.display()));
+        }
+    }
+    found
+}
+
+/// The secrets of a conversion as options of another one; their payloads are written next to it.
+fn secrets_of(folder: &Path) -> Vec<String> {
+    let Ok(text) = fs::read_to_string(folder.join("secrets.yaml")) else { return Vec::new() };
+    let mut options = Vec::new();
+    for document in text.split("---\n") {
+        let secret: Value = serde_yaml::from_str(document).expect("YAML");
+        let name = secret["metadata"]["name"].as_str().expect("a name");
+        let payloads = secret["data"].as_object().expect("data");
+        let (key, payload) = payloads.iter().next().expect("a payload");
+        let payload = payload.as_str().expect("text");
+        let path = folder.with_extension(format!("{name}.payload"));
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, payload).expect("base64");
+        fs::write(&path, bytes).expect("written");
+        options.extend(["--secret".to_owned(), format!("{key}={}", path.display())]);
+    }
+    options
+}
+
 #[test]
 fn the_files_of_a_stack_and_its_json_give_the_same_objects() {
     let directory = directory();
     for name in ["shop", "agents", "nightly"] {
         let [from_file, from_json] = ["file", "json"].map(|kind| directory.path().join(format!("{name}-{kind}")));
-        let [file, json] = ["stack.yml", "swarm.json"].map(|file| data(&format!("live/{name}/{file}")).display().to_string());
-        converted(&[&file, "--stack", name], &from_file);
-        converted(&[&json, "--stack", name], &from_json);
-        assert_eq!(objects(&from_file), objects(&from_json), "{name}");
+        let [file, json] =
+            ["stack.yml", "swarm.json"].map(|file| data(&format!("live/{name}/{file}")).display().to_string());
+        // A config of another stack is in the JSON, and not in the files.
+        let shared = directory.path().join("shared.conf");
+        fs::write(&shared, "shared = 1\n").expect("written");
+        let config = format!("shared={}", shared.display());
+        let more: &[&str] = if name == "agents" { &["--config", &config] } else { &[] };
+        converted(&[&[file.as_str(), "--stack", name], more].concat(), &from_file);
+        // No swarm gives a secret away.
+        let secrets = secrets_of(&from_file);
+        let given: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        converted(&[&[&json, "--stack", name], &given[..]].concat(), &from_json);
+        assert_eq!(differences(&from_file, &from_json), [""; 0], "{name}");
         assert!(objects(&from_file).len() > 3, "{name}");
     }
     let [from_file, from_json] = ["file", "json"].map(|kind| directory.path().join(format!("fleet-{kind}")));
-    fleet(&[], &from_file);
-    converted(&[&data("mcp-fleet/swarm.json").display().to_string()], &from_json);
-    assert_eq!(objects(&from_file), objects(&from_json), "fleet");
+    let config = format!("company_rules={}", directory.path().join("shared.conf").display());
+    fleet(&["--config", &config], &from_file);
+    let (json, secrets) = (data("mcp-fleet/swarm.json").display().to_string(), secrets_of(&from_file));
+    let given: Vec<&str> = secrets.iter().map(String::as_str).collect();
+    converted(&[&[json.as_str()], &given[..]].concat(), &from_json);
+    assert_eq!(differences(&from_file, &from_json), [""; 0], "fleet");
     assert!(objects(&from_file).len() > 30);
 }
 
@@ -209,9 +271,15 @@ fn strict_fails_unless_every_setting_was_converted() {
     assert!(found.status.success(), "{}{}", stdout(&found), stderr(&found));
     let ignored = directory.path().join("ignored.yml");
     fs::write(&ignored, "services:\n  web:\n    image: r/web:1\n    privileged: true\n").expect("written");
-    let found = convert(&[&ignored.display().to_string(), "--strict", "--dialect", "stack"], &directory.path().join("ignored"));
+    let found =
+        convert(&[&ignored.display().to_string(), "--strict", "--dialect", "stack"], &directory.path().join("ignored"));
     assert_eq!(found.status.code(), Some(1), "{}", stdout(&found));
-    assert!(stdout(&found).contains("ignored.yml:4") && stderr(&found).contains("report.md"), "{}{}", stdout(&found), stderr(&found));
+    assert!(
+        stdout(&found).contains("ignored.yml:4") && stderr(&found).contains("report.md"),
+        "{}{}",
+        stdout(&found),
+        stderr(&found)
+    );
     assert!(directory.path().join("ignored/report.json").exists(), "what was converted is there");
 }
 
@@ -257,6 +325,9 @@ fn the_manual_has_the_table_of_keys() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(&path, format!("{before}<!-- keys -->\n{table}")).expect("written");
     } else {
-        assert!(after == table, "docs/swarm.md lacks the table of `cairn migrate keys --markdown`; UPDATE_EXPECT=1 writes it");
+        assert!(
+            after == table,
+            "docs/swarm.md lacks the table of `cairn migrate keys --markdown`; UPDATE_EXPECT=1 writes it"
+        );
     }
 }

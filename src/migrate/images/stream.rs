@@ -3,7 +3,7 @@
 //! Invariant: no more than [`UNPACKED_BYTES_MAX`] bytes come out of a stream, whatever its packed bytes claim.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek as _};
+use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 

@@ -152,9 +152,13 @@ fn texts_become_numbers_where_the_program_makes_them_numbers() {
     let web = |dialect| {
         json_of(&loaded(&[("a.yml", text)], &["a.yml"], dialect).expect("loaded").tree)["services"]["web"].clone()
     };
-    let (stack, compose) = (web(Dialect::Stack), web(Dialect::Compose));
-    assert_eq!((&stack["tty"], &stack["deploy"]["replicas"]), (&json!("yes"), &json!("3")));
+    let compose = web(Dialect::Compose);
     assert_eq!((&compose["tty"], &compose["deploy"]["replicas"]), (&json!(true), &json!(3)));
+    let message = refusal(&[("a.yml", text)], &["a.yml"], Dialect::Stack);
+    assert!(message.contains("services.web.tty: found text") && message.contains("replicas: found text"), "{message}");
+    let text = text.replace("tty: 'yes'", "tty: true").replace("'3'", "3");
+    let found = loaded(&[("a.yml", &text)], &["a.yml"], Dialect::Stack).expect("loaded").tree;
+    let stack = json_of(&found)["services"]["web"].clone();
     for web in [stack, compose] {
         assert_eq!((&web["read_only"], &web["user"]), (&json!(true), &json!("3")));
         assert_eq!(web["deploy"]["update_config"], json!({"parallelism": 2, "max_failure_ratio": 0.5}));
@@ -250,6 +254,6 @@ fn the_dialect_is_what_the_files_are_written_in() {
         let found = load(&request(folder.path(), &["a.yml"], None)).expect("loaded");
         assert_eq!((found.dialect, found.dialect_reason.as_str()), (dialect, reason), "{text}");
     }
-    let found = loaded(&[("a.yml", "name: n\nservices: {}\n")], &["a.yml"], Dialect::Stack).expect("loaded");
+    let found = loaded(&[("a.yml", "name: n\nservices: {}\n")], &["a.yml"], Dialect::Compose).expect("loaded");
     assert_eq!((found.dialect_reason.as_str(), found.name.as_deref()), ("--dialect", Some("n")));
 }

@@ -19,6 +19,9 @@ pub struct Names {
     volumes: BTreeMap<String, String>,
     configs: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
+    /// What Swarm calls configs and secrets, without the name of the stack, where it is not the key.
+    configs_in_swarm: BTreeMap<String, String>,
+    secrets_in_swarm: BTreeMap<String, String>,
 }
 
 impl Names {
@@ -27,10 +30,10 @@ impl Names {
     pub fn of(stack: &Stack) -> Self {
         let attached = stack.services.iter().flat_map(|service| &service.networks).map(|other| other.network.as_str());
         let named = |name: Option<&crate::migrate::At<String>>| {
-            let name = name.map(|name| name.value.as_str()).filter(|name| !name.contains("{{"))?;
+            let name = without_placeholders(&name?.value);
             // What Swarm puts before a key itself.
-            let key = name.strip_prefix(&stack.name).and_then(|rest| rest.strip_prefix('_'));
-            Some(key.unwrap_or(name).to_owned())
+            let key = name.strip_prefix(&stack.name).and_then(|rest| rest.strip_prefix('_')).map(str::to_owned);
+            Some(key.unwrap_or(name)).filter(|name| !name.is_empty())
         };
         let networks = stack.networks.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         let is_described = |key: &&str| stack.networks.iter().any(|network| network.key == *key);
@@ -38,12 +41,19 @@ impl Names {
         let volumes = stack.volumes.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         let configs = stack.configs.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
         let secrets = stack.secrets.iter().map(|one| (one.key.as_str(), named(one.name.as_ref())));
+        let in_swarm = |all: &[(&str, Option<String>)]| {
+            let other = all.iter().filter_map(|(key, name)| Some(((*key).to_owned(), name.clone()?)));
+            other.collect()
+        };
+        let (configs, secrets): (Vec<_>, Vec<_>) = (configs.collect(), secrets.collect());
         Self {
+            configs_in_swarm: in_swarm(&configs),
+            secrets_in_swarm: in_swarm(&secrets),
             services: distinct(stack.services.iter().map(|service| service.name.as_str()), SERVICE_LENGTH_MAX),
             networks: by_name(networks.chain(undescribed)),
             volumes: by_name(volumes),
-            configs: by_name(configs),
-            secrets: by_name(secrets),
+            configs: by_name(configs.into_iter()),
+            secrets: by_name(secrets.into_iter()),
         }
     }
 
@@ -71,11 +81,35 @@ impl Names {
         name(&self.configs, key)
     }
 
+    /// What Swarm calls a config, without the name of the stack.
+    #[must_use]
+    pub fn config_in_swarm<'k>(&'k self, key: &'k str) -> &'k str {
+        self.configs_in_swarm.get(key).map_or(key, String::as_str)
+    }
+
+    /// The same of a secret.
+    #[must_use]
+    pub fn secret_in_swarm<'k>(&'k self, key: &'k str) -> &'k str {
+        self.secrets_in_swarm.get(key).map_or(key, String::as_str)
+    }
+
     /// Of the Secret of a secret.
     #[must_use]
     pub fn secret(&self, key: &str) -> String {
         name(&self.secrets, key)
     }
+}
+
+/// A name without its placeholders, and without what is between them and the rest: `data` of `data_{{.Task.Slot}}`.
+fn without_placeholders(name: &str) -> String {
+    let mut rest = name;
+    let mut plain = String::new();
+    while let Some((before, after)) = rest.split_once("{{") {
+        plain.push_str(before);
+        rest = after.split_once("}}").map_or("", |(_, behind)| behind);
+    }
+    plain.push_str(rest);
+    if plain == name { plain } else { plain.trim_matches(['-', '_', '.']).to_owned() }
 }
 
 /// Names of things that may have a name besides their key, which is what Swarm calls them.

@@ -69,6 +69,16 @@ struct Expression {
     reason: String,
 }
 
+impl Scheduling {
+    /// Adds pods that have to be on the same node.
+    pub fn join(&mut self, together: Vec<PodAffinityTerm>) {
+        if !together.is_empty() {
+            let pods = self.affinity.get_or_insert_default().pod_affinity.get_or_insert_default();
+            pods.required_during_scheduling_ignored_during_execution.get_or_insert_default().extend(together);
+        }
+    }
+}
+
 /// Where the pods of a service run.
 ///
 /// * `selector`: the labels that the pods of this service have, and no others.

@@ -119,9 +119,7 @@ impl Kind for Memory {
     }
 
     fn shown_as(&self, amount: u64) -> Quantity {
-        let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
-        let unit = units.into_iter().find(|(size, _)| amount > 0 && amount.is_multiple_of(*size));
-        Quantity(unit.map_or_else(|| amount.to_string(), |(size, name)| format!("{}{name}", amount / size)))
+        super::storage::quantity(amount)
     }
 }
 

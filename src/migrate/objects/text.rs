@@ -6,7 +6,7 @@
 mod placeholders;
 mod references;
 
-pub(super) use self::placeholders::{Downward, Expanded, Identity, Scope, has_slot};
+pub(super) use self::placeholders::{Downward, Identity, Scope, has_slot};
 pub use self::references::HostNames;
 pub(super) use self::references::hosts_with_ports;
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-pub use self::lifetime::{JobRestart, Lifetime, grace_period, job, lifetime, restart};
+pub use self::lifetime::{Lifetime, grace_period, job, lifetime, restart};
 use super::Holder;
 use crate::migrate::Mistake;
 use crate::migrate::leaf::{At, Leaf, Leaves};

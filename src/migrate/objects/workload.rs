@@ -73,7 +73,9 @@ pub struct Decision {
 }
 
 /// Decides what a service is.
-pub fn decide(service: &Service, context: &Context<'_>, ledger: &mut Ledger) -> Decision {
+///
+/// * `plan`: the volumes of the stack with their users.
+pub fn decide(service: &Service, plan: &storage::Plan<'_>, context: &Context<'_>, ledger: &mut Ledger) -> Decision {
     let name = context.names.service(&service.name);
     let schedule = labels::schedule(service);
     let mode = service.mode.kind.map_or(ModeKind::Replicated, |kind| kind.value);
@@ -87,7 +89,7 @@ pub fn decide(service: &Service, context: &Context<'_>, ledger: &mut Ledger) -> 
     let replicas = service.mode.replicas.map_or(1, |replicas| replicas.value);
     let is_numbered = texts.chain(mounts).chain(hostname).any(has_slot) && replicas != 1
         || service.hostname.as_ref().is_some_and(|hostname| has_slot(&hostname.value))
-        || storage::needs_slots(service, context.stack);
+        || plan.needs_slots(service);
     let kind = match mode {
         ModeKind::Global | ModeKind::GlobalJob => WorkloadKind::DaemonSet,
         ModeKind::ReplicatedJob => WorkloadKind::Job,
@@ -176,7 +178,7 @@ pub struct Made {
 pub fn objects(
     service: &Service,
     decision: &Decision,
-    network: &NetworkObjects,
+    (network, plan): (&NetworkObjects, &storage::Plan<'_>),
     context: &Context<'_>,
     ledger: &mut Ledger,
 ) -> Made {
@@ -193,13 +195,14 @@ pub fn objects(
         secret: &secret,
     };
     let read = labels::read(service, context, holder, decision.schedule.as_ref(), ledger);
-    let stored = storage::of_service(service, decision.kind, context, holder, context.image(service), ledger);
-    let program = texts.program(service, context, BTreeSet::new(), ledger);
+    let stored = plan.pod(service, decision.kind, context, holder, context.image(service), ledger);
+    let program = texts.program(service, context, stored.needs.clone(), ledger);
     let image = context.image(service);
     let host_network = network.host_network.contains(&service.name);
     let accounts = image.map(|image| image as &dyn security::Accounts);
     let rights = security::rights(service, context, holder, accounts, host_network, ledger);
-    let scheduling = placement::placement(service, &decision.workload.selector, holder, ledger);
+    let mut scheduling = placement::placement(service, &decision.workload.selector, holder, ledger);
+    scheduling.join(stored.together);
     let probes = probes::probes(service, context.health_check(service).as_ref(), holder, ledger);
     let needs = resources::resources(service, holder, ledger);
     let restart_policy =
@@ -218,7 +221,7 @@ pub fn objects(
             ledger.converted(folder.leaf, holder.container("workingDir"));
             folder.value.clone()
         }),
-        env: Some(program.env.into_iter().chain(stored.env).collect::<Vec<_>>()).filter(|all| !all.is_empty()),
+        env: Some(program.env).filter(|all| !all.is_empty()),
         ports: network.container_ports.get(&service.name).cloned(),
         resources: needs.resources,
         startup_probe: probes.startup.filter(|_| is_server),
@@ -255,8 +258,9 @@ pub fn objects(
         ..PodSpec::default()
     };
     compose::extend(service, &mut pod, holder, ledger);
-    rest(service, holder, ledger);
+    rest(service, ledger);
     let mut pod_labels = labels_of(service, &name, decision);
+    pod_labels.extend(stored.labels);
     pod_labels.extend(network.pod_labels.get(&service.name).cloned().unwrap_or_default());
     let mut pod_annotations = read.pod_annotations;
     if let Some(digest) = image.and_then(|image| image.digest.clone()) {
@@ -320,7 +324,7 @@ fn image_of(service: &Service, context: &Context<'_>, holder: &Holder, ledger: &
 }
 
 /// What reaches no object.
-fn rest(service: &Service, holder: &Holder, ledger: &mut Ledger) {
+fn rest(service: &Service, ledger: &mut Ledger) {
     if let Some(init) = service.init {
         match init.value {
             true => ledger.dropped(

