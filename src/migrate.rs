@@ -12,6 +12,7 @@ mod defaults;
 mod env_file;
 mod files;
 pub mod folder;
+pub mod helm;
 pub mod images;
 mod interpolation;
 mod keys;

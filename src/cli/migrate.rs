@@ -100,12 +100,18 @@ struct SwarmArguments {
     /// Add something: hpa, pdb, networkpolicy, externalsecrets
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     with: Vec<WithChoice>,
+    /// The ClusterSecretStore of --with externalsecrets [default: default]
+    #[arg(long, value_name = "NAME")]
+    secret_store: Option<String>,
     /// Take rights away that Swarm gave, with a reason for each line
     #[arg(long)]
     harden: bool,
     /// Move passwords in plain variables into Secrets
     #[arg(long)]
     move_passwords: bool,
+    /// Write charts of Helm, too: one of the stack, with one of each service, below charts/
+    #[arg(long)]
+    helm: bool,
     /// Read files outside the stack's folder that the stack names
     #[arg(long)]
     allow_outside: bool,
@@ -161,6 +167,8 @@ impl SwarmArguments {
             with: self.with.iter().map(|choice| choice.with()).collect(),
             harden: self.harden,
             moves_passwords: self.move_passwords,
+            helm: self.helm,
+            secret_store: self.secret_store.clone(),
         };
         let conversion = migrate::convert(&request).map_err(|error| match error.fault() {
             Fault::Caller => Failure::usage(error),

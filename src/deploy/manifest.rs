@@ -1,6 +1,6 @@
 //! Objects as YAML that Kubernetes reads as what they are.
 //!
-//! `kubectl`, the API server and K3s read YAML 1.1 (go-yaml 2): an unquoted `yes`, `on` or `1_000` is no text to them, as it is in YAML 1.2,
+//! `kubectl`, the API server and K3s read YAML 1.1 (go-yaml 2): an unquoted `yes`, `on` or `1_000` is not text to them, as it is in YAML 1.2,
 //! which the library here writes. Invariants: every text, also one that is a key, is read as the same text by both.
 
 use serde::Serialize;
@@ -29,12 +29,13 @@ pub fn to_yaml<T: Serialize>(object: &T) -> String {
 
 /// Whether YAML 1.1 takes an unquoted text for something else, which YAML 1.2 does not.
 fn is_ambiguous(text: &str) -> bool {
-    // With underscores in it a number is one in YAML 1.1, also behind its first digit.
+    // In YAML 1.1 a number may have underscores, `1:30` is 90, and `2026-01-31` is a date; go-yaml takes the last two for texts, others do not.
     let number = || {
         let starts = text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.'));
-        starts && text.contains('_')
+        starts && text.contains(['_', ':', '-'])
     };
-    text.len() <= 3 && BOOLEANS.iter().any(|word| text.eq_ignore_ascii_case(word)) || number()
+    let is_word = || matches!(text, "=" | "<<") || BOOLEANS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    text.len() <= 3 && is_word() || number()
 }
 
 fn has_ambiguous(value: &Value) -> bool {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::defaults;
 use super::folder::{OutputFile, REPORT};
+use super::helm;
 use super::images::{ImageQuery, Images, ImagesError};
 use super::keys::{Fate, key_of};
 use super::live::{self, LiveError, SwarmNode};
@@ -54,6 +55,10 @@ pub struct Request {
     pub harden: bool,
     /// Whether passwords in plain variables become Secrets.
     pub moves_passwords: bool,
+    /// Whether charts of Helm are written, too.
+    pub helm: bool,
+    /// The ClusterSecretStore of [`With::ExternalSecrets`]; `None`: `default`.
+    pub secret_store: Option<String>,
 }
 
 /// Why a stack was not converted.
@@ -62,13 +67,13 @@ pub enum ConversionError {
     /// A file cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The files are no stack.
+    /// The files are not a stack.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The JSON is that of no running stack.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// The archives are no images.
+    /// The archives have other things than images.
     #[error(transparent)]
     Images(#[from] ImagesError),
     /// What the files say is wrong.
@@ -108,6 +113,8 @@ pub struct Conversion {
     pub dialect: Dialect,
     /// How that is known.
     pub dialect_reason: String,
+    /// The names of the objects of services, in the order in which they start.
+    pub phases: Vec<Vec<String>>,
     /// Everything that is written.
     pub files: Vec<OutputFile>,
     /// What became of each leaf.
@@ -130,6 +137,7 @@ impl Conversion {
             "dialect_reason": self.dialect_reason,
             "complete": self.report.is_complete(),
             "counts": counts,
+            "phases": self.phases,
             "cannot_move": self.report.cannot_move,
             "warnings": self.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "files": names.into_iter().collect::<BTreeSet<_>>(),
@@ -188,6 +196,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
         with: request.with.clone(),
         harden: request.harden,
         moves_passwords: request.moves_passwords,
+        secret_store: request.secret_store.clone().unwrap_or_else(|| "default".to_owned()),
         secrets: request.secrets.clone(),
         configs: request.configs.clone(),
     };
@@ -196,6 +205,9 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
     let built = objects::build(&context, &mut ledger);
     rest(&stack, &mut ledger);
     let mut files = manifests(&built.objects)?;
+    if request.helm {
+        files.extend(helm::charts(&built.objects, &stack.name, &namespace, &built.phases));
+    }
     files.push(node_script(&built.node_labels, &nodes));
     let report = ledger.finish();
     let mut conversion = Conversion {
@@ -203,6 +215,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
         namespace,
         dialect: stack.dialect,
         dialect_reason: reason,
+        phases: built.phases,
         files,
         report,
         warnings,

@@ -117,7 +117,7 @@ fn written_before(folder: &Path) -> Result<Vec<String>, FolderError> {
     }
 }
 
-/// The files at most two levels below a folder, which is as deep as a conversion writes; folders below that count as files.
+/// The files at most five levels below a folder, which is as deep as the charts of a conversion go; folders below that count as files.
 fn files_below(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut open = vec![(folder.to_owned(), String::new())];
@@ -129,7 +129,7 @@ fn files_below(folder: &Path) -> io::Result<Vec<String>> {
         for entry in entries {
             let entry = entry?;
             let name = format!("{start}{}", entry.file_name().to_string_lossy());
-            match entry.file_type()?.is_dir() && start.matches('/').count() < 3 {
+            match entry.file_type()?.is_dir() && start.matches('/').count() < 5 {
                 true => open.push((entry.path(), format!("{name}/"))),
                 false => names.push(name),
             }
@@ -154,7 +154,8 @@ mod tests {
     fn a_conversion_replaces_the_one_before_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("out");
-        write(&path, &files(&["services/a.yaml", "services/b.yaml"])).expect("written");
+        let chart = "charts/shop/charts/web/templates/service.yaml";
+        write(&path, &files(&["services/a.yaml", "services/b.yaml", chart])).expect("written");
         write(&path, &files(&["services/a.yaml"])).expect("written again");
         assert_eq!(files_below(&path).expect("there"), [REPORT, "services/a.yaml"]);
         fs::write(path.join("services/mine.yaml"), "x").expect("written");

@@ -10,6 +10,7 @@ mod labels;
 mod names;
 mod network;
 mod payloads;
+mod phases;
 mod placement;
 mod probes;
 mod resources;
@@ -41,10 +42,11 @@ use super::images::Images;
 use super::report::{Ledger, Target};
 use super::stack::{Service, Stack};
 use super::{Leaves, Mistake};
+use crate::deploy::external_secret::ExternalSecret;
 use crate::deploy::kube_object::kube_objects;
 
+pub use self::container::looks_secret;
 pub use self::names::{Names, folded};
-pub use self::payloads::ExternalSecret;
 pub use self::placement::NodeLabel;
 pub use self::text::HostNames;
 
@@ -64,6 +66,7 @@ kube_objects! {
     NetworkPolicy: NetworkPolicy,
     PodDisruptionBudget: PodDisruptionBudget,
     HorizontalPodAutoscaler: HorizontalPodAutoscaler,
+    ExternalSecret: ExternalSecret,
 }
 
 /// What the user asked for.
@@ -73,6 +76,8 @@ pub struct Options {
     pub namespace: String,
     /// Objects that a stack does not ask for.
     pub with: BTreeSet<With>,
+    /// The ClusterSecretStore of [`With::ExternalSecrets`].
+    pub secret_store: String,
     /// Whether the security of pods is tightened beyond what Swarm gave them.
     pub harden: bool,
     /// Whether passwords in plain variables become Secrets.
@@ -167,8 +172,8 @@ pub struct Built {
     pub objects: Vec<(Home, KubeObject)>,
     /// Labels that nodes have to have.
     pub node_labels: BTreeSet<NodeLabel>,
-    /// Secrets that a store has: `--with externalsecrets`.
-    pub external_secrets: Vec<ExternalSecret>,
+    /// The names of the objects of services, in the order in which they start.
+    pub phases: Vec<Vec<String>>,
 }
 
 /// What Swarm refuses about a service, and no schema does.
@@ -211,12 +216,14 @@ pub fn build(context: &Context<'_>, ledger: &mut Ledger) -> Built {
         all.extend(policies.map(|(_, policy)| (home.clone(), policy.clone().into())));
         all.extend(extras(service, decision, context, ledger).into_iter().map(|object| (home.clone(), object)));
     }
+    let secrets = payloads::external_secrets(&plan, context, ledger);
+    all.extend(secrets.into_iter().map(|secret| (Home::Secrets, secret.into())));
     let shared = network.policies.iter().filter(|(key, _)| key.is_none());
     all.extend(shared.map(|(_, policy)| (Home::Networks, policy.clone().into())));
     for (home, object) in &mut all {
         label(home, object, context);
     }
-    Built { objects: all, node_labels, external_secrets: payloads::external_secrets(&plan, context) }
+    Built { objects: all, node_labels, phases: phases::phases(context) }
 }
 
 fn namespace(context: &Context<'_>) -> Namespace {

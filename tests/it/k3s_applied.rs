@@ -92,7 +92,7 @@ fn without_the_servers_own(mut object: Value) -> Value {
 }
 
 /// Where `live` does not say what `wanted` says; what the server adds is no difference.
-fn lost(live: &Value, wanted: &Value, path: &str, found: &mut Vec<String>) {
+pub fn lost(live: &Value, wanted: &Value, path: &str, found: &mut Vec<String>) {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
             for (key, value) in wanted {

@@ -991,7 +991,7 @@ fn the_manual_lists_every_key_and_size() {
 }
 
 /// A program that `make setup` installs.
-fn scanner(name: &str) -> Command {
+pub fn scanner(name: &str) -> Command {
     let path = root().join("target/scanners/bin").join(name);
     assert!(path.exists(), "{} is missing: run `make setup` first", path.display());
     let mut command = clean(Command::new(path));
@@ -1000,12 +1000,12 @@ fn scanner(name: &str) -> Command {
 }
 
 /// checkov passes by whatever begins with a dot.
-fn visible_folder() -> TempDir {
+pub fn visible_folder() -> TempDir {
     tempfile::Builder::new().prefix("cairn-").tempdir().expect("temporary directory")
 }
 
 /// Failed checks with the objects, and how many passed.
-fn checkov(folder: &Path) -> (BTreeMap<String, BTreeSet<String>>, u64) {
+pub fn checkov(folder: &Path) -> (BTreeMap<String, BTreeSet<String>>, u64) {
     let output = scanner("checkov")
         .args(["--framework", "kubernetes", "--skip-download", "--output", "json", "--directory"])
         .arg(folder)
@@ -1080,7 +1080,7 @@ fn kubernetes_takes_every_object_in_its_three_newest_versions_and_the_oldest_nam
 }
 
 /// The versions that it has schemas of, oldest first.
-fn schema_versions() -> Vec<String> {
+pub fn schema_versions() -> Vec<String> {
     let script = "import kubernetes_validate as k, os; print(os.path.dirname(k.__file__))";
     let output = scanner("python").args(["-c", script]).output().expect("python runs");
     let folder = PathBuf::from(stdout(&output).trim()).join("kubernetes-json-schema");

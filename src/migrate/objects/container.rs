@@ -28,7 +28,7 @@ const SECRET_WORDS: &[&str] = &[
     "SECRET",
     "TOKEN",
 ];
-/// Words before `KEY` that make it one that is no secret.
+/// Words before `KEY` that make it one that is not secret.
 const PLAIN_KEYS: &[&str] = &["PUBLIC", "PRIMARY", "PARTITION", "SORT", "CACHE", "HOST"];
 
 /// The variables and the command of a service.
@@ -137,7 +137,7 @@ impl Texts<'_> {
                 continue;
             }
             let names_network = network_in(value, context);
-            let is_secret = !value.is_empty() && (is_secret_name(&variable.name) || has_password(value));
+            let is_secret = looks_secret(&variable.name, value);
             let value = self.renamed(value, Some(&variable.name), variable.leaf, target.clone(), ledger);
             if let Some(reason) = names_network {
                 ledger.mark(variable.leaf, Outcome::NeedsInput, reason, None);
@@ -209,6 +209,12 @@ pub fn identity(is_numbered: bool, is_per_node: bool, is_job: bool, replicas: u6
 fn is_variable_name(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     !name.is_empty() && name.bytes().all(is_inner) && !name.as_bytes()[0].is_ascii_digit()
+}
+
+/// Whether the value of a variable looks like a secret, by the name of the variable or by a password in it.
+#[must_use]
+pub fn looks_secret(name: &str, value: &str) -> bool {
+    !value.is_empty() && (is_secret_name(name) || has_password(value))
 }
 
 /// Whether the name of a variable says that its value is a secret, and not the name of a file that has it.

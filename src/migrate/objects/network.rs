@@ -161,7 +161,7 @@ fn own_service(
 }
 
 /// The names that a service has in Docker's DNS.
-fn names_of(context: &Context<'_>, service: &Service) -> Vec<String> {
+pub(super) fn names_of(context: &Context<'_>, service: &Service) -> Vec<String> {
     let mut names = vec![service.name.clone(), format!("{}_{}", context.stack.name, service.name)];
     names.extend(service.networks.iter().flat_map(|network| &network.aliases).map(|alias| alias.value.clone()));
     names.extend(service.hostname.iter().map(|name| name.value.clone()));

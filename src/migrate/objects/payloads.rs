@@ -17,6 +17,7 @@ use self::rights::Rights;
 use super::storage::{Plan, Pod, Stored, is_annotation, unprotected};
 use super::text::{Identity, Scope};
 use super::{Context, Home, KubeObject, With, folded};
+use crate::deploy::external_secret::{ExternalSecret, StoreEntry};
 use crate::migrate::Dialect;
 use crate::migrate::leaf::Leaf;
 use crate::migrate::report::{Ledger, Outcome, Target};
@@ -86,28 +87,32 @@ impl Kind {
     }
 }
 
-/// A secret that the store of the External Secrets Operator has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExternalSecret {
-    /// Of the ExternalSecret, and of the Secret that it makes.
-    pub name: String,
-    /// The key in that Secret, which pods mount.
-    pub key: String,
-    /// What the store calls it: the name in Swarm.
-    pub remote: String,
-}
-
 /// The secrets that `--with externalsecrets` asks a store for: all that a service uses.
 #[must_use]
-pub fn external_secrets(plan: &Plan<'_>, context: &Context<'_>) -> Vec<ExternalSecret> {
+pub fn external_secrets(plan: &Plan<'_>, context: &Context<'_>, ledger: &mut Ledger) -> Vec<ExternalSecret> {
     if !context.options.with.contains(&With::ExternalSecrets) {
         return Vec::new();
     }
+    let store = context.options.secret_store.as_str();
     let used = context.stack.secrets.iter().filter(|secret| plan.secrets.contains_key(secret.key.as_str()));
-    used.map(|secret| ExternalSecret {
-        name: context.names.secret(&secret.key),
-        key: Kind::Secret.data_key(&secret.key, context),
-        remote: secret.name.as_ref().map_or(&secret.key, |name| &name.value).clone(),
+    used.map(|secret| {
+        let name = context.names.secret(&secret.key);
+        ledger.added(
+            Target::new(format!("ExternalSecret/{name}"), "spec.secretStoreRef"),
+            format!("--with externalsecrets: the ClusterSecretStore is {store}, or what --secret-store names"),
+        );
+        let entry = StoreEntry {
+            secret_key: Kind::Secret.data_key(&secret.key, context),
+            // What the store calls it: the name in Swarm.
+            key: secret.name.as_ref().map_or(&secret.key, |name| &name.value).clone(),
+            property: None,
+        };
+        let metadata = ObjectMeta {
+            name: Some(name),
+            namespace: Some(context.options.namespace.clone()),
+            ..ObjectMeta::default()
+        };
+        ExternalSecret::new(metadata, (store, "ClusterSecretStore"), vec![entry])
     })
     .collect()
 }

@@ -8,7 +8,7 @@ mod references;
 
 pub(super) use self::placeholders::{Downward, Identity, Scope, has_slot};
 pub use self::references::HostNames;
-pub(super) use self::references::hosts_with_ports;
+pub(super) use self::references::{hosts, hosts_with_ports, is_host_variable};
 
 /// Writes a text so that Kubernetes' expansion of `$(NAME)` in `command`, `args` and `env` gives the text back.
 ///

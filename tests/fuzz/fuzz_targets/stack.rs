@@ -1,8 +1,18 @@
-//! Bytes as the file of a stack, and as a file of variables, in both dialects.
+//! Bytes as the file of a stack, as the JSON of a running one, and as a file of variables, in both dialects; what is read is converted.
 #![no_main]
 
-use cairn::migrate::{Dialect, Interpolator, Node, Source, Value, variables};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use cairn::migrate::{Dialect, Interpolator, Node, Outcome, Request, Source, Value, convert, variables};
 use libfuzzer_sys::fuzz_target;
+
+/// Where the file is that a conversion reads; each process has its own.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = std::env::temp_dir().join(format!("cairn-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+});
 
 /// One variable has a value, one an empty one.
 fn lookup(name: &str) -> Option<&'static str> {
@@ -27,9 +37,29 @@ fuzz_target!(|bytes: &[u8]| {
     let interpolators = [Dialect::Stack, Dialect::Compose].map(|dialect| Interpolator::new(dialect, &lookup));
     match Node::documents(&source) {
         Ok(documents) => documents.iter().for_each(|document| interpolate(document, &interpolators)),
-        Err(mistakes) => assert!(!mistakes.is_empty(), "it is refused for a reason"),
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty(), "it is refused for a reason");
+            return;
+        }
     }
+    let file = FOLDER.join("stack.yml");
+    std::fs::write(&file, bytes).expect("written");
     for dialect in [Dialect::Stack, Dialect::Compose] {
         let _ = variables(&source, dialect, &lookup);
+        let request = Request {
+            files: vec![file.clone()],
+            stack: Some("shop".to_owned()),
+            dialect: Some(dialect),
+            ..Request::default()
+        };
+        match convert(&request) {
+            Ok(found) => {
+                let forgotten = found.report.entries.iter().find(|entry| entry.reason.contains("wrote nothing for it"));
+                assert!(forgotten.is_none(), "forgotten: {forgotten:?}");
+                let known = Outcome::ALL.iter().map(|outcome| found.report.count(*outcome)).sum::<usize>();
+                assert_eq!(known, found.report.entries.len());
+            }
+            Err(error) => assert!(!error.to_string().is_empty(), "it is refused for a reason"),
+        }
     }
 });

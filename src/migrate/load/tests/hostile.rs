@@ -137,7 +137,10 @@ fn broken_files_are_refused_with_their_place() {
         ("include: b.yml\n", "include: found text, expected"),
         ("include: [3]\n", "include[0]: found a whole number, expected"),
         ("include: [{path: []}]\n", "include"),
-        ("include: [{path: a.yml, project_directory: 3}]\n", "include[0].project_directory: found a whole number, expected"),
+        (
+            "include: [{path: a.yml, project_directory: 3}]\n",
+            "include[0].project_directory: found a whole number, expected",
+        ),
     ] {
         let message = refusal(&[("a.yml", text)], &["a.yml"], Dialect::Compose);
         assert!(message.contains(expected), "{text:?}: {message}");

@@ -60,7 +60,7 @@ fn secrets_are_files_of_their_own_below_run_secrets() {
     assert_eq!(secret["data"], json!({"db_password": "aHVudGVyMg=="}));
     let mounts = case.pod("Deployment", "a")["containers"][0]["volumeMounts"].clone();
     let found: Vec<(&Value, &Value)> = (0..3).map(|at| (&mounts[at]["mountPath"], &mounts[at]["subPath"])).collect();
-    let expected = [("/run/secrets/db_password", "db_password"), ("/k", "key"), ("/run/secrets/tls.key", "key")];
+    let expected = [("/k", "key"), ("/run/secrets/db_password", "db_password"), ("/run/secrets/tls.key", "key")];
     assert_eq!(found, expected.map(|(path, key)| (json!(path), json!(key))).each_ref().map(|(path, key)| (path, key)));
     // Two files of one secret are one volume.
     assert_eq!(case.pod("Deployment", "a")["volumes"].as_array().map(Vec::len), Some(2));
@@ -95,7 +95,9 @@ fn a_store_has_the_secrets_when_it_is_asked_for() {
     let options = Options { with: BTreeSet::from([With::ExternalSecrets]), ..Options::default() };
     let case = with_files(text, &[("p", b"hunter2")], options, &Images::default());
     assert_eq!(case.count("Secret"), 0);
-    assert_eq!(case.of_store, [("s-1".to_owned(), "s_1".to_owned(), "s_1".to_owned())]);
+    let data = &case.object("ExternalSecret", "s-1")["spec"]["data"];
+    assert_eq!(*data, json!([{"secretKey": "s_1", "remoteRef": {"key": "s_1"}}]));
+    assert_eq!(case.count("ExternalSecret"), 1);
     assert_eq!(case.fate("secrets.s_1.file").0, Outcome::NeedsInput);
     assert_eq!(case.fate("secrets.unused.file").0, Outcome::Dropped);
 }

@@ -17,8 +17,6 @@ use crate::migrate::{Dialect, Files, Item, Leaves, Node, Path, Source, read};
 pub struct Case {
     /// All objects.
     pub objects: Vec<KubeObject>,
-    /// Secrets of a store: name, key, name there.
-    pub of_store: Vec<(String, String, String)>,
     /// The report.
     pub entries: Vec<Entry>,
     /// What cannot run.
@@ -44,10 +42,9 @@ impl Case {
             let path = ledger.leaves().written(leaf).path.clone();
             assert!(ledger.is_marked(leaf), "{path} is not marked");
         }
-        let of_store = built.external_secrets.into_iter().map(|one| (one.name, one.key, one.remote)).collect();
         let report = ledger.finish();
         let objects = built.objects.into_iter().map(|(_, object)| object).collect();
-        Self { objects, of_store, entries: report.entries, cannot_move: report.cannot_move }
+        Self { objects, entries: report.entries, cannot_move: report.cannot_move }
     }
 
     /// An object as JSON; null where there is none.

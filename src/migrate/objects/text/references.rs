@@ -69,7 +69,8 @@ impl HostNames {
         if self.0.is_empty() {
             return None;
         }
-        let is_host_list = variable.is_some_and(names_hosts) && !text.contains("://") && text.bytes().all(is_in_list);
+        let is_host_list =
+            variable.is_some_and(is_host_variable) && !text.contains("://") && text.bytes().all(is_in_list);
         let (mut result, mut changes) = (String::with_capacity(text.len()), Vec::new());
         let bytes = text.as_bytes();
         let mut at = 0;
@@ -127,8 +128,23 @@ fn is_in_list(byte: u8) -> bool {
     is_in_host(byte) || matches!(byte, b':' | b',' | b';' | b' ')
 }
 
+/// The hosts of the references in a text.
+pub fn hosts(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes[at..].iter().take_while(|byte| is_in_host(**byte)).count();
+        if length > 0 && is_host(text, at, at + length) {
+            found.push(&text[at..at + length]);
+        }
+        at += length.max(1);
+    }
+    found
+}
+
 /// Whether the name of a variable says that its value is a host.
-fn names_hosts(variable: &str) -> bool {
+pub fn is_host_variable(variable: &str) -> bool {
     let last = variable.rsplit(['_', '-', '.']).next().unwrap_or(variable);
     HOST_WORDS.iter().any(|word| last.eq_ignore_ascii_case(word))
 }
