@@ -9,6 +9,7 @@
 mod check;
 mod conversion;
 mod defaults;
+pub mod cutover;
 mod env_file;
 mod files;
 pub mod folder;

@@ -10,7 +10,7 @@ mod bundle;
 mod choices;
 pub(super) mod connection;
 mod lasting;
-mod machine;
+pub(super) mod machine;
 mod pod;
 mod prepared;
 mod service;

@@ -1,5 +1,7 @@
 //! `cairn migrate`: off Docker Swarm.
 
+mod cutover;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +31,15 @@ enum Verb {
     /// Convert a stack to objects of Kubernetes, and report what became of every setting
     #[command(after_help = SWARM_EXAMPLES)]
     Swarm(SwarmArguments),
+    /// Bring a converted stack to a cluster, phase by phase
+    #[command(after_help = cutover::APPLY_EXAMPLES)]
+    Apply(cutover::ApplyArguments),
+    /// Show how the services of a converted stack are doing on a cluster
+    #[command(after_help = cutover::STATUS_EXAMPLES)]
+    Status(cutover::StatusArguments),
+    /// Return a cluster to what was there before the last `apply`
+    #[command(after_help = cutover::ROLLBACK_EXAMPLES)]
+    Rollback(cutover::RollbackArguments),
     /// Print the shell script that collects a running stack as JSON
     #[command(after_help = "\
 Examples:
@@ -141,6 +152,9 @@ enum WithChoice {
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Verb::Swarm(arguments) => arguments.run(common),
+        Verb::Apply(arguments) => arguments.run(common),
+        Verb::Status(arguments) => arguments.run(common),
+        Verb::Rollback(arguments) => arguments.run(common),
         Verb::Script => output::bytes(migrate::SCRIPT.as_bytes()),
         Verb::Keys { markdown: true, .. } => output::bytes(migrate::keys_markdown().as_bytes()),
         Verb::Keys { text, .. } => list_keys(text.as_deref(), common),

@@ -7,6 +7,7 @@
 //! Invariants: the server never sees half a file (see [`Tree`]), because it deletes what a shorter file does not name any more.
 //! The namespace, and with it the claim to the data, is in a file of its own that is never emptied. Waiting has a deadline.
 
+mod api;
 pub mod checkup;
 mod client;
 mod members;
@@ -38,8 +39,12 @@ use super::sha256::Sha256;
 use super::tree::Tree;
 use crate::base::Fault;
 
+pub use self::api::{
+    Access, ApiError, Apply, FieldConflict, HttpAnswer, HttpRequest, ObjectApi, ObjectKey, PodState,
+};
 pub use self::members::{Member, this_machine};
 pub use self::node::{PodNode, Reach};
+pub(crate) use self::objects::documents;
 use self::objects::entries;
 pub use self::volume::Fit;
 

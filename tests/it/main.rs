@@ -78,6 +78,7 @@ mod swarm;
 mod swarm_applied;
 mod swarm_cases;
 mod swarm_helm;
+mod swarm_cutover;
 mod systemd_units;
 mod tiny_executable;
 mod tls;

@@ -140,7 +140,7 @@ fn locked(path: &Path) -> Result<File, Failure> {
 }
 
 /// Asks whether to continue.
-pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
+pub(in crate::cli) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }

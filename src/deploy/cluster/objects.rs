@@ -47,12 +47,16 @@ impl Entry {
     }
 }
 
+/// The documents of a YAML file.
+pub(crate) fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Value, serde_yaml::Error>> {
+    serde_yaml::Deserializer::from_slice(bytes).map(Value::deserialize)
+}
+
 /// The objects of manifests. What cannot be read was not rendered by Cairn, and is passed over.
 pub(super) fn entries<'f>(files: impl Iterator<Item = &'f ManagedFile>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for file in files {
-        for document in serde_yaml::Deserializer::from_slice(&file.bytes) {
-            let Ok(object) = Value::deserialize(document) else { continue };
+        for object in documents(&file.bytes).filter_map(Result::ok) {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
             if !kind.is_empty() && !name.is_empty() {

@@ -256,6 +256,12 @@ pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
 }
 
+/// Those that run before the others, and those.
+fn all_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let first = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    first.chain(containers(pod))
+}
+
 /// How a pod is, in words.
 pub(super) fn state(pod: &Pod) -> String {
     let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "unknown".to_owned());
@@ -264,7 +270,7 @@ pub(super) fn state(pod: &Pod) -> String {
         .filter(|condition| condition.status != "True")
         .filter_map(|condition| condition.message.as_deref())
         .collect();
-    let waiting = containers(pod).filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let waiting = all_containers(pod).filter_map(|container| container.state.as_ref()?.waiting.as_ref());
     let waiting: Vec<&str> =
         waiting.filter_map(|waiting| waiting.message.as_deref().or(waiting.reason.as_deref())).collect();
     let mut words = vec![format!("it is {phase}")];
@@ -272,9 +278,27 @@ pub(super) fn state(pod: &Pod) -> String {
     words.join("; ")
 }
 
+/// Reason, message and restarts of the first container that waits for more than those before it.
+pub(super) fn waiting(pod: &Pod) -> Option<(String, String, i32)> {
+    all_containers(pod).find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.clone().filter(|reason| reason != "PodInitializing")?;
+        Some((reason, waiting.message.clone().unwrap_or_default(), container.restart_count))
+    })
+}
+
+/// The first container that ended with an error, now or the last time.
+pub(super) fn failed_container(pod: &Pod) -> Option<String> {
+    let has_failed = |container: &&ContainerStatus| {
+        let states = [&container.state, &container.last_state].into_iter().flatten();
+        states.filter_map(|state| state.terminated.as_ref()).any(|ended| ended.exit_code != 0)
+    };
+    all_containers(pod).find(has_failed).map(|container| container.name.clone())
+}
+
 /// Why waiting for a pod makes no sense, in words.
 fn hopeless(pod: &Pod) -> Option<String> {
-    containers(pod).find_map(|container| {
+    all_containers(pod).find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         let is_hopeless =
