@@ -8,8 +8,8 @@
 
 mod check;
 mod conversion;
-mod defaults;
 pub mod cutover;
+mod defaults;
 mod env_file;
 mod files;
 pub mod folder;

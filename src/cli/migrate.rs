@@ -2,6 +2,8 @@
 
 mod cutover;
 
+mod cutover;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,15 @@ enum Verb {
     #[command(after_help = cutover::STATUS_EXAMPLES)]
     Status(cutover::StatusArguments),
     /// Return a cluster to what was there before the last `apply`
+    #[command(after_help = cutover::ROLLBACK_EXAMPLES)]
+    Rollback(cutover::RollbackArguments),
+    /// Apply a converted stack to a cluster in phases, and undo a phase that fails
+    #[command(after_help = cutover::APPLY_EXAMPLES)]
+    Apply(cutover::ApplyArguments),
+    /// Show whether a converted stack is ready
+    #[command(after_help = cutover::STATUS_EXAMPLES)]
+    Status(cutover::StatusArguments),
+    /// Return a cluster to what was there before a converted stack was applied
     #[command(after_help = cutover::ROLLBACK_EXAMPLES)]
     Rollback(cutover::RollbackArguments),
     /// Print the shell script that collects a running stack as JSON
@@ -152,6 +163,9 @@ enum WithChoice {
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Verb::Swarm(arguments) => arguments.run(common),
+        Verb::Apply(arguments) => arguments.run(common),
+        Verb::Status(arguments) => arguments.run(common),
+        Verb::Rollback(arguments) => arguments.run(common),
         Verb::Apply(arguments) => arguments.run(common),
         Verb::Status(arguments) => arguments.run(common),
         Verb::Rollback(arguments) => arguments.run(common),

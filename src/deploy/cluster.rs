@@ -39,9 +39,7 @@ use super::sha256::Sha256;
 use super::tree::Tree;
 use crate::base::Fault;
 
-pub use self::api::{
-    Access, ApiError, Apply, FieldConflict, HttpAnswer, HttpRequest, ObjectApi, ObjectKey, PodState,
-};
+pub use self::api::{Access, ApiError, Apply, FieldConflict, HttpAnswer, HttpRequest, ObjectApi, ObjectKey, PodState};
 pub use self::members::{Member, this_machine};
 pub use self::node::{PodNode, Reach};
 pub(crate) use self::objects::documents;

@@ -20,7 +20,7 @@ mod undo;
 use crate::base::Fault;
 use crate::deploy::cluster::ApiError;
 
-pub use self::apply::{Action, Applied, ApplyOptions, PhaseResult, Prepared, Trouble, prepare};
+pub use self::apply::{Action, Applied, ApplyOptions, Cutover, PhaseResult, Trouble, prepare};
 pub use self::input::{Input, InputError, OpenEntry, read};
 pub use self::mcp::{Gate, McpServer};
 pub use self::plan::{Phase, Plan};

@@ -136,7 +136,7 @@ fn get(server: &ApiServer, what: &str) -> Option<Value> {
     output.status.success().then(|| serde_json::from_str(&stdout(&output)).expect("JSON"))
 }
 
-/// Plays the controllers and the kubelet until it is told to end: pods of an image with the tag `bad` do not get it.
+/// Plays the controllers and the kubelet until the test ends: pods of an image with the tag `bad` do not get it.
 fn play(server: &ApiServer, ends: &AtomicBool) {
     while !ends.load(Ordering::SeqCst) {
         let list = server.kubectl(&["-n", "shop", "get", "deployments,statefulsets,jobs", "-o", "json"]);

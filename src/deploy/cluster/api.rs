@@ -283,6 +283,21 @@ impl ObjectApi {
             .map_err(|error| self.error(&format!("apply {}", key.label()), &key.label(), error))
     }
 
+    /// Makes an object; whether there was none of its name.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub fn create(&self, key: &ObjectKey, object: &Value) -> Result<bool, ApiError> {
+        let action = format!("create {}", key.label());
+        let object = dynamic(object, &action)?;
+        let parameters = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        match self.runtime.block_on(self.api(key)?.create(&parameters, &object)) {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(self.error(&action, &key.label(), error)),
+        }
+    }
+
     /// Writes an object as a whole over the one that is there.
     ///
     /// * `object`: with the `resourceVersion` of the one that is there.
@@ -291,12 +306,7 @@ impl ObjectApi {
     /// See [`ApiError`].
     pub fn replace(&self, key: &ObjectKey, object: &Value) -> Result<(), ApiError> {
         let action = format!("restore {}", key.label());
-        let wrong = |error: serde_json::Error| ApiError::Refused {
-            action: action.clone(),
-            code: 0,
-            message: error.to_string(),
-        };
-        let object: DynamicObject = serde_json::from_value(object.clone()).map_err(wrong)?;
+        let object = dynamic(object, &action)?;
         let parameters = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
         let replaced = self.runtime.block_on(self.api(key)?.replace(&key.name, &parameters, &object));
         replaced.map(drop).map_err(|error| self.error(&action, &key.label(), error))
@@ -393,7 +403,7 @@ impl ObjectApi {
             let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
             let mut answer = HttpAnswer { status: head.status.as_u16(), headers, body: Vec::new() };
             while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame.map_err(kube::Error::from)?.into_data() {
+                if let Ok(data) = frame?.into_data() {
                     let left = request.body_bytes.saturating_sub(answer.body.len());
                     answer.body.extend_from_slice(&data[..data.len().min(left)]);
                 }
@@ -414,6 +424,12 @@ impl ObjectApi {
 fn unknown(key: &ObjectKey) -> ApiError {
     let (api_version, kind) = (key.api_version.clone(), key.kind.clone());
     ApiError::UnknownKind { object: key.label(), api_version, kind }
+}
+
+fn dynamic(object: &Value, action: &str) -> Result<DynamicObject, ApiError> {
+    let wrong =
+        |error: serde_json::Error| ApiError::Refused { action: action.to_owned(), code: 0, message: error.to_string() };
+    serde_json::from_value(object.clone()).map_err(wrong)
 }
 
 fn value(object: &DynamicObject) -> Value {

@@ -70,7 +70,7 @@ impl Action {
 }
 
 /// A folder that the server would accept.
-pub struct Prepared<'a> {
+pub struct Cutover<'a> {
     api: &'a ObjectApi,
     input: &'a Input,
     options: &'a ApplyOptions,
@@ -136,7 +136,7 @@ pub fn prepare<'a>(
     api: &'a ObjectApi,
     input: &'a Input,
     options: &'a ApplyOptions,
-) -> Result<Prepared<'a>, CutoverError> {
+) -> Result<Cutover<'a>, CutoverError> {
     let mut remarks = open(api, input, options)?;
     let namespace = key_of_namespace(input);
     let is_new = api.get(&namespace)?.is_none();
@@ -187,7 +187,7 @@ pub fn prepare<'a>(
             }
         }
     }
-    Ok(Prepared { api, input, options, plan: Plan::of(input), before, actions, remarks })
+    Ok(Cutover { api, input, options, plan: Plan::of(input), before, actions, remarks })
 }
 
 fn key_of_namespace(input: &Input) -> ObjectKey {
@@ -233,7 +233,7 @@ fn attempt(api: &ObjectApi, input: &Input, at: usize, is_new: bool, force: bool)
     api.apply(&key, &object, how).map_err(|error| error.renamed(&name, &found.key.name))
 }
 
-impl Prepared<'_> {
+impl Cutover<'_> {
     /// The steps: for each phase its title, and its objects with what will be done to them.
     #[must_use]
     pub fn steps(&self) -> Vec<(String, Vec<(String, Action)>)> {
@@ -246,7 +246,7 @@ impl Prepared<'_> {
     /// * `progress`: is called with lines for people.
     ///
     /// # Errors
-    /// When what was there before cannot be stored. A phase that fails is no error: see [`Applied`].
+    /// When what was there before cannot be stored. A phase that fails is not an error: see [`Applied`].
     pub fn run(&self, progress: &dyn Fn(&str)) -> Result<Applied, CutoverError> {
         let records = Records::of(self.input, self.api);
         let namespace = self.input.objects.iter().find(|object| object.key.kind == "Namespace");

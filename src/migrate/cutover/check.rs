@@ -115,6 +115,7 @@ mod tests {
             objects: vec![object],
             open: Vec::new(),
             phases: Vec::new(),
+            depends_on: Default::default(),
         };
         let found: Vec<String> = references(&input).keys().map(|(kind, name)| format!("{kind}/{name}")).collect();
         let expected =

@@ -32,8 +32,10 @@ pub struct Input {
     pub objects: Vec<InputObject>,
     /// What a person has still to decide.
     pub open: Vec<OpenEntry>,
-    /// Names of workloads in the order in which they start, where the conversion knows it.
+    /// Names of workloads in the order in which they start, where the report says it.
     pub phases: Vec<Vec<String>>,
+    /// For the name of a workload those that come before it, where the stack says so.
+    pub depends_on: BTreeMap<String, Vec<String>>,
 }
 
 /// An object of a folder.
@@ -128,6 +130,11 @@ pub fn read(folder: &Path) -> Result<Input, InputError> {
             .get("phases")
             .and_then(Value::as_array)
             .map(|phases| phases.iter().map(|phase| strings(Some(phase))).collect())
+            .unwrap_or_default(),
+        depends_on: report
+            .get("depends_on")
+            .and_then(Value::as_object)
+            .map(|map| map.iter().map(|(name, list)| (name.clone(), strings(Some(list)))).collect())
             .unwrap_or_default(),
     };
     let mut seen = BTreeMap::new();
@@ -237,6 +244,7 @@ mod tests {
         let report = json!({
             "stack": "shop", "namespace": "shop", "files": ["a.yaml", "kustomization.yaml", "report.json"],
             "phases": [["db"], ["web"]],
+            "depends_on": {"web": ["db"]},
             "entries": [
                 {"outcome": "needs_input", "file": "stack.yml", "line": 3, "path": ["services", "web", "ports", 0], "reason": "r"},
                 {"outcome": "converted", "file": "stack.yml", "line": 4, "path": [], "reason": ""},
@@ -246,6 +254,7 @@ mod tests {
         let input = read(folder.path()).expect("read");
         assert_eq!(input.objects.iter().map(|one| one.key.label()).collect::<Vec<_>>(), ["ConfigMap/a"]);
         assert_eq!(input.phases, [["db"], ["web"]]);
+        assert_eq!(input.depends_on["web"], ["db"]);
         let open = OpenEntry {
             place: "stack.yml:3".to_owned(),
             setting: "services.web.ports.0".to_owned(),

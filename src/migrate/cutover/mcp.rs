@@ -30,6 +30,8 @@ const OTHER_PORTS: [u16; 13] = [22, 25, 53, 1883, 3306, 4222, 5432, 5672, 6379, 
 const PORTS_MAX: usize = 8;
 /// For one answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The same of what nothing says is an MCP server.
+const GUESS: Duration = Duration::from_secs(3);
 /// Most bytes of an answer: the descriptions of many tools are long.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Most pages of a list of tools.
@@ -150,24 +152,44 @@ pub(super) fn gate(api: &ObjectApi, input: &Input, workload: &Value, pod: &str) 
         .map(|(_, value)| value.to_owned())
         .collect();
     paths.extend(PATHS.map(str::to_owned));
+    let timeout = if known.is_some() { ANSWER } else { GUESS };
     let mut heard = Vec::new();
     for port in ports {
-        let send = |method: &'static str, path: &str, headers: &[(&'static str, String)], body: Option<&Value>| {
-            let path = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", input.namespace);
-            let request = HttpRequest {
-                method,
-                path: &path,
-                headers: headers.to_vec(),
-                body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
-                timeout: ANSWER,
-                body_bytes: ANSWER_BYTES_MAX,
+        let over = |scheme: &str| {
+            let start = format!("/api/v1/namespaces/{}/pods/{scheme}{pod}:{port}/proxy", input.namespace);
+            let send = |method: &'static str, path: &str, headers: &[(&'static str, String)], body: Option<&Value>| {
+                let request = HttpRequest {
+                    method,
+                    path: &format!("{start}{path}"),
+                    headers: headers.to_vec(),
+                    body: body.map(|body| body.to_string().into_bytes()).unwrap_or_default(),
+                    timeout,
+                    body_bytes: ANSWER_BYTES_MAX,
+                };
+                api.send(&request, |answer| is_stream(answer) && !messages(answer).is_empty())
             };
-            api.send(&request, |answer| is_stream(answer) && !messages(answer).is_empty())
+            ask(&send, port, &paths)
         };
-        let found = ask(&send, port, &paths);
+        let mut found = over("");
+        if known.is_some() && found.may_be_tls() {
+            let encrypted = over("https:");
+            if matches!(encrypted, Heard::Server(_) | Heard::Broken(_)) {
+                found = encrypted;
+            }
+        }
         match found {
-            Heard::Server(server) if server.tools.is_some() || known.is_some() => return Gate::Answers(server),
+            Heard::Server(server) if server.tools.is_some() => return Gate::Answers(server),
             found => heard.push((port, found)),
+        }
+    }
+    if known.is_some() {
+        // Another port of it may be the one that lists tools, so this counts after all of them.
+        let wants_token = heard.iter().find_map(|(_, heard)| match heard {
+            Heard::Server(server) => Some(server.clone()),
+            _ => None,
+        });
+        if let Some(server) = wants_token {
+            return Gate::Answers(server);
         }
     }
     if known.is_none() {
@@ -207,6 +229,15 @@ enum Heard {
 }
 
 impl Heard {
+    /// Whether the port may speak TLS: what speaks it answers 400, or nothing that is HTTP.
+    fn may_be_tls(&self) -> bool {
+        match self {
+            Self::NotHttp => true,
+            Self::NotMcp(words) => words.starts_with("HTTP 400"),
+            _ => false,
+        }
+    }
+
     fn broken(&self) -> Option<String> {
         matches!(self, Self::Broken(_)).then(|| self.words())
     }

@@ -177,7 +177,13 @@ fn ports_come_from_services_containers_and_variables_and_others_protocols_are_le
     });
     let key = ObjectKey::of(&service, "s").expect("an object");
     let objects = vec![InputObject { key, object: service, file: String::new() }];
-    let input =
-        Input { stack: "s".to_owned(), namespace: "s".to_owned(), objects, open: Vec::new(), phases: Vec::new() };
+    let input = Input {
+        stack: "s".to_owned(),
+        namespace: "s".to_owned(),
+        objects,
+        open: Vec::new(),
+        phases: Vec::new(),
+        depends_on: Default::default(),
+    };
     assert_eq!(ports(&input, &template), [8080, 8081, 82, 9000]);
 }

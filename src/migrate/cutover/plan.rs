@@ -1,7 +1,7 @@
 //! The order of a cut-over: first what everything needs, then the workloads, each after those that it refers to.
 //!
-//! Where the conversion knows the order it counts. Otherwise a workload comes after those whose Services its variables, its words or its
-//! files name; those that name each other come together. A job comes before the servers that name the same ones as it does: it prepares
+//! Where the report says the phases they count. Otherwise a workload comes after those that its stack says it depends on, and after those
+//! whose Services its variables, its words or its files name; those that name each other come together. A job comes before the servers that name the same ones as it does: it prepares
 //! what they use.
 //!
 //! Invariants: each object is in one phase; equal folders give equal plans.
@@ -154,7 +154,12 @@ fn dependencies(input: &Input, workloads: &[usize]) -> Vec<BTreeSet<usize>> {
             let hosts = hosts_of(input, &input.objects[*at].object);
             let named = |name: &str| hosts.iter().any(|host| is_named(host, name));
             let found = owners.iter().filter(|(name, _)| named(name)).flat_map(|(_, numbers)| numbers.iter().copied());
-            found.filter(|other| *other != number).collect()
+            let listed = input.depends_on.get(&input.objects[*at].key.name);
+            let is_listed = |other: &usize| {
+                let name = &input.objects[workloads[*other]].key.name;
+                listed.is_some_and(|names| names.contains(name))
+            };
+            found.chain((0..workloads.len()).filter(is_listed)).filter(|other| *other != number).collect()
         })
         .collect();
     let is_job = |number: usize| input.objects[workloads[number]].key.kind == "Job";
@@ -299,7 +304,14 @@ mod tests {
         };
         let phases = phases.iter().map(|phase| phase.iter().map(|name| (*name).to_owned()).collect()).collect();
         let objects = objects.into_iter().map(one).collect();
-        Input { stack: "s".to_owned(), namespace: "s".to_owned(), objects, open: Vec::new(), phases }
+        Input {
+            stack: "s".to_owned(),
+            namespace: "s".to_owned(),
+            objects,
+            open: Vec::new(),
+            phases,
+            depends_on: BTreeMap::new(),
+        }
     }
 
     /// The workloads of each phase but the first.
@@ -339,7 +351,11 @@ mod tests {
         objects.extend(workload("Deployment", "z", &[]));
         assert_eq!(titles(&input(objects.clone(), &[])), ["Deployment/z", "Deployment/a"]);
         assert_eq!(titles(&input(objects.clone(), &[&["a"], &["z"]])), ["Deployment/a", "Deployment/z"]);
-        assert_eq!(titles(&input(objects, &[&["a"]])), ["Deployment/a", "Deployment/z"]);
+        assert_eq!(titles(&input(objects.clone(), &[&["a"]])), ["Deployment/a", "Deployment/z"]);
+        let mut depending = input([workload("Deployment", "a", &[]), workload("Deployment", "z", &[])].concat(), &[]);
+        assert_eq!(titles(&depending), ["Deployment/a, Deployment/z"]);
+        depending.depends_on.insert("a".to_owned(), vec!["z".to_owned(), "gone".to_owned()]);
+        assert_eq!(titles(&depending), ["Deployment/z", "Deployment/a"]);
     }
 
     #[test]

@@ -180,7 +180,13 @@ impl<'a> Records<'a> {
                 },
                 "data": {"record": STANDARD.encode(bytes)},
             });
-            self.api.apply(&key, &secret, Apply { force: true, dry_run: false })?;
+            // Two runs at once have the same number: the second one gets no further.
+            if !self.api.create(&key, &secret)? {
+                return Err(CutoverError::Record(format!(
+                    "another `cairn migrate apply` has begun run {} in the namespace {}; wait until it has ended",
+                    record.revision, self.namespace
+                )));
+            }
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Rollback<'_> {
     /// Does it.
     ///
     /// # Errors
-    /// When a run cannot be marked as rolled back. An object that cannot be restored is no error: see [`Undone`].
+    /// When a run cannot be marked as rolled back. An object that cannot be restored is not an error: see [`Undone`].
     pub fn run(&self) -> Result<Vec<Undone>, CutoverError> {
         let records = Records::of(self.input, self.api);
         let mut result = Vec::new();
