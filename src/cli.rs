@@ -227,7 +227,7 @@ enum Verb {
     #[command(args(on_its_own()))]
     Bundle(bundle::Arguments),
     /// Move a stack off Docker Swarm
-    #[command(args(unlisted(NODE.into_iter().chain(PLACE.into_iter().filter(|id| *id != "config")))))]
+    #[command(args(on_its_own()))]
     Migrate(migrate::Arguments),
     /// Install the node on this machine, or upgrade it
     #[command(visible_alias = "upgrade", args(on_its_own()))]

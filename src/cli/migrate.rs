@@ -2,8 +2,6 @@
 
 mod cutover;
 
-mod cutover;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +20,7 @@ Examples:
   cairn migrate swarm stack.yml -o k3s/
   cairn migrate script > collect.sh                   run it on a manager of the swarm: sh collect.sh shop > shop.json
   cairn migrate swarm shop.json -o k3s/
+  cairn migrate apply k3s/ --dry-run
   cairn migrate keys update_config")]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -40,15 +39,6 @@ enum Verb {
     #[command(after_help = cutover::STATUS_EXAMPLES)]
     Status(cutover::StatusArguments),
     /// Return a cluster to what was there before the last `apply`
-    #[command(after_help = cutover::ROLLBACK_EXAMPLES)]
-    Rollback(cutover::RollbackArguments),
-    /// Apply a converted stack to a cluster in phases, and undo a phase that fails
-    #[command(after_help = cutover::APPLY_EXAMPLES)]
-    Apply(cutover::ApplyArguments),
-    /// Show whether a converted stack is ready
-    #[command(after_help = cutover::STATUS_EXAMPLES)]
-    Status(cutover::StatusArguments),
-    /// Return a cluster to what was there before a converted stack was applied
     #[command(after_help = cutover::ROLLBACK_EXAMPLES)]
     Rollback(cutover::RollbackArguments),
     /// Print the shell script that collects a running stack as JSON
@@ -80,7 +70,7 @@ Examples:
   cairn migrate swarm stack.yml production.yml -o k3s/ --stack shop --env-file shop.env
   cairn migrate swarm stack.yml -o k3s/ --secret db_password=db.txt --with networkpolicy,pdb --strict
   cairn migrate swarm shop.json -o k3s/
-  kubectl apply -k k3s/
+  kubectl apply -k k3s/                              or: cairn migrate apply k3s/
 
 The report is printed, and written to report.md and report.json in the folder. Nothing is contacted, and nothing is applied.
 
@@ -163,9 +153,6 @@ enum WithChoice {
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Verb::Swarm(arguments) => arguments.run(common),
-        Verb::Apply(arguments) => arguments.run(common),
-        Verb::Status(arguments) => arguments.run(common),
-        Verb::Rollback(arguments) => arguments.run(common),
         Verb::Apply(arguments) => arguments.run(common),
         Verb::Status(arguments) => arguments.run(common),
         Verb::Rollback(arguments) => arguments.run(common),
@@ -295,7 +282,7 @@ fn print(conversion: &Conversion, folder: &Path) -> Result<(), Failure> {
         conversion.dialect_reason
     ))?;
     output::line(&format!("Every setting: {}", folder.join("report.md").display()))?;
-    output::line(&format!("Then:          kubectl apply -k {}", folder.display()))
+    output::line(&format!("Then:          cairn migrate apply {}", folder.display()))
 }
 
 /// Entries with the same reason of the same key, as one row: `stack.yml:12 (and 3 more)`.

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn keys_are_quoted_and_letters_of_the_mark_stay() {
-        let object = serde_json::json!({"on": "yes", "\u{e000}": "@\u{e000}\u{e001}", "a": ["1_000", "web", "a\nb\n"]});
+        let object = serde_json::json!({"a": ["1_000", "web", "a\nb\n"], "on": "yes", "\u{e000}": "@\u{e000}\u{e001}"});
         assert_eq!(
             to_yaml(&object),
             "a:\n- '1_000'\n- web\n- |\n  a\n  b\n'on': 'yes'\n\u{e000}: '@\u{e000}\u{e001}'\n"

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -113,8 +113,8 @@ pub struct Conversion {
     pub dialect: Dialect,
     /// How that is known.
     pub dialect_reason: String,
-    /// The names of the objects of services, in the order in which they start.
-    pub phases: Vec<Vec<String>>,
+    /// The names of the objects of services, with those of the services that each needs.
+    pub depends_on: BTreeMap<String, Vec<String>>,
     /// Everything that is written.
     pub files: Vec<OutputFile>,
     /// What became of each leaf.
@@ -137,7 +137,7 @@ impl Conversion {
             "dialect_reason": self.dialect_reason,
             "complete": self.report.is_complete(),
             "counts": counts,
-            "phases": self.phases,
+            "depends_on": self.depends_on,
             "cannot_move": self.report.cannot_move,
             "warnings": self.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "files": names.into_iter().collect::<BTreeSet<_>>(),
@@ -206,7 +206,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
     rest(&stack, &mut ledger);
     let mut files = manifests(&built.objects)?;
     if request.helm {
-        files.extend(helm::charts(&built.objects, &stack.name, &namespace, &built.phases));
+        files.extend(helm::charts(&built.objects, &stack.name, &namespace, &built.order.phases));
     }
     files.push(node_script(&built.node_labels, &nodes));
     let report = ledger.finish();
@@ -215,7 +215,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
         namespace,
         dialect: stack.dialect,
         dialect_reason: reason,
-        phases: built.phases,
+        depends_on: built.order.depends_on,
         files,
         report,
         warnings,
@@ -459,10 +459,4 @@ impl Conversion {
         let json = format!("{:#}\n", self.json());
         self.files.push(OutputFile { name: REPORT.to_owned(), text: json, mode: 0o644 });
     }
-}
-
-/// The folder of the first file, for what is relative to it.
-#[must_use]
-pub fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

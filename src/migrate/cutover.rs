@@ -58,7 +58,7 @@ impl CutoverError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Input(error) => error.fault(),
-            Self::Open(_) => Fault::Caller,
+            Self::Open(_) | Self::Api(ApiError::NoKubeconfig | ApiError::Kubeconfig { .. }) => Fault::Caller,
             Self::Api(_) | Self::Refused(_) | Self::Record(_) => Fault::Environment,
         }
     }

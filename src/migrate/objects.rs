@@ -47,6 +47,7 @@ use crate::deploy::kube_object::kube_objects;
 
 pub use self::container::looks_secret;
 pub use self::names::{Names, folded};
+pub use self::phases::Order;
 pub use self::placement::NodeLabel;
 pub use self::text::HostNames;
 
@@ -172,8 +173,8 @@ pub struct Built {
     pub objects: Vec<(Home, KubeObject)>,
     /// Labels that nodes have to have.
     pub node_labels: BTreeSet<NodeLabel>,
-    /// The names of the objects of services, in the order in which they start.
-    pub phases: Vec<Vec<String>>,
+    /// In which order the services start.
+    pub order: Order,
 }
 
 /// What Swarm refuses about a service, and no schema does.
@@ -223,7 +224,7 @@ pub fn build(context: &Context<'_>, ledger: &mut Ledger) -> Built {
     for (home, object) in &mut all {
         label(home, object, context);
     }
-    Built { objects: all, node_labels, phases: phases::phases(context) }
+    Built { objects: all, node_labels, order: phases::order(context) }
 }
 
 fn namespace(context: &Context<'_>) -> Namespace {

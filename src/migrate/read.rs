@@ -154,14 +154,6 @@ impl Reader<'_> {
         self.dialect == Dialect::Compose
     }
 
-    /// The name of the program, for messages.
-    fn program(&self) -> &'static str {
-        match self.dialect {
-            Dialect::Stack => "docker stack deploy",
-            Dialect::Compose => "docker compose",
-        }
-    }
-
     fn is_full(&self) -> bool {
         self.mistakes.len() >= MISTAKES_MAX
     }

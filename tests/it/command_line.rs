@@ -54,6 +54,8 @@ fn harmless(verb: &[String], scratch: &Path) -> Vec<String> {
         "bundle keygen" => &["-o", &path("site.key")],
         "bundle create" => &["-o", &path("site.bundle"), "--key", &path("site.key")],
         "bundle verify" | "bundle list" => &[&path("site.bundle"), "--public-key", &path("site.pub")],
+        "migrate swarm" => &[&path("stack.yml"), "-o", &path("k3s")],
+        "migrate apply" | "migrate status" | "migrate rollback" => &[&path("k3s")],
         "install" => &["--dry-run", "--root", &path("root")],
         "completions" => &["bash"],
         _ => &[],

@@ -124,7 +124,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("async_trait", &["snapshot"]),
     ("bytes", &["fetch", "snapshot", "cli"]),
     ("http_body", &["fetch", "api"]),
-    ("http_body_util", &["fetch", "snapshot"]),
+    ("http_body_util", &["fetch", "snapshot", "deploy"]),
     ("hyper_util", &["fetch", "api"]),
     ("httpdate", &["fetch"]),
     ("ipnet", &["fetch"]),

@@ -309,7 +309,10 @@ fn mistakes_name_their_place_and_nothing_is_written() {
     let found = convert(&[&file.display().to_string()], &output);
     assert_eq!(found.status.code(), Some(2));
     assert!(stderr(&found).contains("mine.txt"), "{}", stderr(&found));
-    let found = convert(&[&file.display().to_string(), "--secret", "none=/dev/null"], &directory.path().join("other"));
+    let found = convert(
+        &[&file.display().to_string(), "--secret", &format!("none={}", file.display())],
+        &directory.path().join("other"),
+    );
     assert_eq!(found.status.code(), Some(2), "{}", stderr(&found));
 }
 

@@ -74,7 +74,13 @@ impl Folder {
         let site = workload("Deployment", "site", json!([{"name": "SEARCH", "value": "http://search:7171/mcp"}]));
         let job = workload("Job", "prepare", json!([{"name": "DB", "value": "db:5432"}]));
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "site"});
+        let scaler = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata("site"),
+            "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
+        });
         let files = [
+            ("services/scaler.yaml", vec![scaler]),
             ("namespace.yaml", vec![namespace]),
             ("volumes.yaml", vec![claim]),
             ("configs.yaml", vec![config]),
@@ -184,7 +190,8 @@ fn play_one(server: &ApiServer, object: &Value) {
         "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [container],
     });
     patch_status(server, &format!("pod/{name}-{generation}"), &status);
-    let available = u8::from(is_good);
+    let wanted = object["spec"]["replicas"].as_u64().unwrap_or(1);
+    let available = if is_good { wanted } else { 0 };
     let time = "2026-01-01T00:00:00Z";
     let status = match kind.as_str() {
         "Job" => json!({
@@ -196,7 +203,7 @@ fn play_one(server: &ApiServer, object: &Value) {
             "currentRevision": "a", "updateRevision": "a",
         }),
         _ => json!({
-            "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": available,
+            "observedGeneration": generation, "replicas": wanted, "updatedReplicas": wanted, "readyReplicas": available,
             "availableReplicas": available,
         }),
     };
@@ -312,12 +319,14 @@ fn a_stack_is_applied_phase_by_phase_undone_where_one_fails_and_rolled_back() {
         let search = status["services"].as_array().expect("services").iter().find(|one| one["name"] == "search");
         assert_eq!(search.map(|search| &search["mcp"]["tools"]), Some(&json!(2)));
 
-        // The same once more changes nothing.
+        // The same once more changes nothing, not even what the autoscaler decided.
+        server.must(&["-n", "shop", "scale", "deployment/site", "--replicas=2"]);
         let version = |what: &str| get(server, what).map(|object| object["metadata"]["resourceVersion"].clone());
         let before = (version("configmap/conf"), version("service/search"));
         let (code, applied) = answer(server, &folder, "apply", &["--yes"]);
         assert_eq!((code, &applied["revision"]), (Some(0), &json!(2)), "{applied:#}");
         assert_eq!((version("configmap/conf"), version("service/search")), before);
+        assert_eq!(get(server, "deployment/site").expect("there")["spec"]["replicas"], 2);
 
         // An image that is not there: its phase is as it was before, and the one before it stays.
         folder.edit("configs.yaml", "/data/mode", "two".into());
@@ -404,7 +413,7 @@ fn what_cannot_work_is_refused_before_anything_is_changed() {
         let nobody = server.path("nobody");
         fs::write(&nobody, kubeconfig.replace("an-administrators-token", "wrong")).expect("written");
         is_refused(&folder, &["--kubeconfig", &nobody.to_string_lossy()], 1, &["may not", "--context"]);
-        is_refused(&folder, &["--context", "other"], 1, &["kubeconfig", "other"]);
+        is_refused(&folder, &["--context", "other"], 2, &["kubeconfig", "other"]);
 
         // Fields of another manager are taken only when that is asked for, and given back.
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});

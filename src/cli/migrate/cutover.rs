@@ -32,12 +32,12 @@ Examples:
   cairn migrate apply k3s/ --yes --timeout 10m
   cairn migrate apply k3s/ --kubeconfig site.yaml --context site-7
 
-The services are applied in phases: each after those that it refers to. The next phase starts when this one is ready: its pods are, its
-jobs have ended well, and its MCP servers answer initialize or server/discover, and tools/list. A phase that fails is undone: what it
-changed is as it was before, and what it created is deleted, except for claims, volumes and the namespace, because data is in them.
+The services are applied in phases: each after those that it refers to. The next phase starts when this one is ready: its pods are, its \
+jobs have ended well, and its MCP servers answer initialize or server/discover, and tools/list. A phase that fails is undone: what it \
+changed is as it was before, and what it created is deleted, except for claims, volumes and the namespace, because data is in them. \
 The phases before it stay. What was there before is stored in Secrets of the namespace, for `cairn migrate rollback`.
 
-Exit codes: 0 all is ready, 1 something failed or was undone, 2 the folder or the command line is wrong, or something is still to
+Exit codes: 0 all is ready, 1 something failed or was undone, 2 the folder or the command line is wrong, or something is still to \
 decide, 3 the cluster does not answer.";
 
 pub(super) const STATUS_EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ Examples:
   cairn migrate rollback k3s/
   cairn migrate rollback k3s/ --to 0 --yes
 
-Without --to it returns to what was there before the last run of apply. Claims, volumes and the namespace stay; a Job is not run once
+Without --to it returns to what was there before the last run of apply. Claims, volumes and the namespace stay; a Job is not run once \
 more.";
 
 #[derive(Debug, clap::Args)]

@@ -223,7 +223,7 @@ fn attempt(api: &ObjectApi, input: &Input, at: usize, is_new: bool, force: bool)
     let found = &input.objects[at];
     let how = Apply { force, dry_run: true };
     if !is_new || !api.is_namespaced(&found.key)? {
-        return api.apply(&found.key, &found.object, how);
+        return apply_object(api, input, at, how);
     }
     let name = format!("cairn-dry-run-{at}");
     let key = ObjectKey { namespace: TRIAL.to_owned(), name: name.clone(), ..found.key.clone() };
@@ -231,6 +231,26 @@ fn attempt(api: &ObjectApi, input: &Input, at: usize, is_new: bool, force: bool)
     object["metadata"]["namespace"] = TRIAL.into();
     object["metadata"]["name"] = name.as_str().into();
     api.apply(&key, &object, how).map_err(|error| error.renamed(&name, &found.key.name))
+}
+
+/// Applies an object. How many pods there are stays with the autoscaler where it has taken that over.
+fn apply_object(api: &ObjectApi, input: &Input, at: usize, how: Apply) -> Result<Value, ApiError> {
+    let found = &input.objects[at];
+    let result = api.apply(&found.key, &found.object, how);
+    let Err(ApiError::Conflict { fields, .. }) = &result else { return result };
+    let is_scaled = input.objects.iter().any(|other| {
+        let target = other.object.pointer("/spec/scaleTargetRef");
+        let is_target = |target: &Value| target["kind"] == *found.key.kind && target["name"] == *found.key.name;
+        other.key.kind == "HorizontalPodAutoscaler" && target.is_some_and(is_target)
+    });
+    if !is_scaled || fields.iter().any(|conflict| conflict.field != ".spec.replicas") {
+        return result;
+    }
+    let mut object = found.object.clone();
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.remove("replicas");
+    }
+    api.apply(&found.key, &object, how)
 }
 
 impl Cutover<'_> {
@@ -355,7 +375,7 @@ impl Cutover<'_> {
                 std::thread::sleep(PAUSE);
             }
         }
-        self.api.apply(&found.key, &found.object, self.how()).map(drop)
+        apply_object(self.api, self.input, at, self.how()).map(drop)
     }
 
     /// How far an object is, its MCP server included.

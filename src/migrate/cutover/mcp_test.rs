@@ -145,7 +145,7 @@ fn a_stream_is_read_only_as_far_as_its_events_have_ended() {
     let message = result(&json!(1), json!({}));
     let whole = event(&message);
     let of = |bytes: &[u8]| messages(&HttpAnswer { body: bytes.to_vec(), ..answer(200, "text/event-stream", "") });
-    assert_eq!(of(whole.as_bytes()), [message.clone()]);
+    assert_eq!(of(whole.as_bytes()), std::slice::from_ref(&message));
     assert_eq!(of(whole.replace('\n', "\r\n").as_bytes()), [message]);
     assert_eq!(of(&whole.as_bytes()[..whole.len() - 1]), Vec::<Value>::new());
     assert_eq!(of(b"\xff\xfe"), Vec::<Value>::new());

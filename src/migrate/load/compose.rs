@@ -354,8 +354,3 @@ pub(super) fn without_repetitions(tree: Node, path: &Path, notes: &mut Notes) ->
     };
     Ok(Node { value, at, tag })
 }
-
-/// The names of the services of a document.
-pub(super) fn services(document: &Node) -> &[Entry] {
-    document.get("services").map(entries).unwrap_or_default()
-}

@@ -16,14 +16,6 @@ pub struct Replaced {
     pub outcome: Outcome,
 }
 
-impl Replaced {
-    /// Whether the files themselves ask for what became of it, so that nothing is lost.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.outcome == Outcome::Converted
-    }
-}
-
 /// Gathers both.
 #[derive(Debug, Default)]
 pub(super) struct Notes {

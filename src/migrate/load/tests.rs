@@ -113,8 +113,12 @@ fn what_docker_stack_deploy_loses_is_dropped_with_a_warning() {
         ("b.yml", "services:\n  web:\n    environment: {A: ''}\n"),
     ];
     let found = loaded(&files, &["a.yml", "b.yml"], Dialect::Stack).expect("loaded");
-    let dropped: Vec<String> =
-        found.replaced.iter().filter(|one| !one.is_asked()).map(|one| one.written.path.to_string()).collect();
+    let dropped: Vec<String> = found
+        .replaced
+        .iter()
+        .filter(|one| one.outcome != crate::migrate::Outcome::Converted)
+        .map(|one| one.written.path.to_string())
+        .collect();
     assert_eq!(dropped, ["services.web.environment.A", "services.web.ports[0]"]);
     assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
 }

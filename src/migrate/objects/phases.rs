@@ -9,8 +9,17 @@ use super::Context;
 use super::text::{hosts, is_host_variable};
 use crate::migrate::stack::{Service, Test};
 
-/// The names of the objects of services, by phases.
-pub fn phases(context: &Context<'_>) -> Vec<Vec<String>> {
+/// What a stack says of the order in which its services start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Order {
+    /// The names of the objects of services, those that others need first.
+    pub phases: Vec<Vec<String>>,
+    /// The names of those that each needs.
+    pub depends_on: BTreeMap<String, Vec<String>>,
+}
+
+/// Finds the order.
+pub fn order(context: &Context<'_>) -> Order {
     let services = &context.stack.services;
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     for (number, service) in services.iter().enumerate() {
@@ -31,11 +40,15 @@ pub fn phases(context: &Context<'_>) -> Vec<Vec<String>> {
             named.chain(declared).filter(|other| *other != number).collect()
         })
         .collect();
-    let order = layers(&needs);
-    order
-        .into_iter()
-        .map(|layer| layer.into_iter().map(|number| context.names.service(&services[number].name)).collect())
-        .collect()
+    let name = |number: usize| context.names.service(&services[number].name);
+    let depends_on = needs
+        .iter()
+        .enumerate()
+        .filter(|(_, needs)| !needs.is_empty())
+        .map(|(number, needs)| (name(number), needs.iter().map(|other| name(*other)).collect()))
+        .collect();
+    let phases = layers(&needs).into_iter().map(|layer| layer.into_iter().map(name).collect()).collect();
+    Order { phases, depends_on }
 }
 
 /// The service that has a host name, also as one of its tasks: `etcd-1`, `tasks.etcd`.
@@ -108,7 +121,9 @@ mod tests {
 
     fn needs(pairs: &[(usize, usize)], count: usize) -> Vec<BTreeSet<usize>> {
         let mut all = vec![BTreeSet::new(); count];
-        pairs.iter().for_each(|(from, to)| drop(all[*from].insert(*to)));
+        for (from, to) in pairs {
+            all[*from].insert(*to);
+        }
         all
     }
 

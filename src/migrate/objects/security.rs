@@ -82,9 +82,22 @@ pub fn rights(
         );
     }
     if context.options.harden && !is_privileged {
+        if let Some(id) = accounts.and_then(user_of_image).filter(|_| result.container.run_as_user.is_none()) {
+            result.container.run_as_user = Some(i64::from(id));
+            let reason =
+                "--harden: the image's own user by its number, which is how Kubernetes knows that it is not root";
+            ledger.added(holder.container("securityContext.runAsUser"), reason);
+        }
         harden(service, holder, &mut result, ledger);
     }
     result
+}
+
+/// The number of the user that an image names, unless it is root.
+fn user_of_image(accounts: &dyn Accounts) -> Option<u32> {
+    let user = accounts.default_user()?;
+    let name = user.split(':').next().unwrap_or(user);
+    name.parse().ok().or_else(|| accounts.user(name)).filter(|id| *id != 0)
 }
 
 fn seccomp(kind: &str) -> SeccompProfile {
