@@ -9,6 +9,7 @@
 mod check;
 mod conversion;
 pub mod cutover;
+pub mod data;
 mod defaults;
 mod env_file;
 mod files;
