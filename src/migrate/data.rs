@@ -8,6 +8,8 @@ mod attributes;
 mod chain;
 mod content;
 mod copy;
+mod destination;
+mod docker;
 mod facts;
 mod journal;
 mod manifest;

@@ -1,6 +1,6 @@
 //! Owners, permissions, extended attributes and times of a file: read, and given to its copy.
 //!
-//! Extended attributes that belong to a machine and not to the data are not part of a tree: the labels of SELinux, which the target's policy
+//! Extended attributes that belong to a machine and not to the data are not part of a tree: the labels of `SELinux`, which the target's policy
 //! gives, the signatures of IMA and EVM, and what a network file system shows of its own. Access control lists are two attributes named
 //! `system.posix_acl_*` (acl(5), xattr(7)). Invariant: what a copy has and its source has not is removed.
 

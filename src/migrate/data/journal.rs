@@ -30,7 +30,7 @@ struct Before {
 impl Before {
     fn read(mut manifest: Manifest) -> (u64, Option<Self>) {
         let start = manifest.offset();
-        match manifest.next() {
+        match manifest.next_entry() {
             Ok(Some(next)) => (start, Some(Self { manifest, next, start })),
             // The end, or a line that was not finished.
             Ok(None) | Err(_) => (start, None),
@@ -102,10 +102,5 @@ impl Journal {
         self.write(&line(&footer))?;
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(|error| DataError::write(bytes_of(&self.path), error))
-    }
-
-    /// Writes what is still in memory.
-    pub(super) fn flush(&mut self) -> Result<(), DataError> {
-        self.file.flush().map_err(|error| DataError::write(bytes_of(&self.path), error))
     }
 }

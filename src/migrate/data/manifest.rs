@@ -257,7 +257,7 @@ impl Manifest {
     ///
     /// # Errors
     /// When the list ends before its last line, or a line is something else.
-    pub fn next(&mut self) -> Result<Option<Entry>, DataError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, DataError> {
         if self.footer.is_some() {
             return Ok(None);
         }

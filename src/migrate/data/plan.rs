@@ -1,8 +1,7 @@
 //! How the data of each volume of a stack gets to the cluster, as seen from one of the swarm's machines.
 //!
-//! Docker's `local` driver has a volume at `volumes/NAME/_data` below its root, and its options in `volumes/NAME/opts.json`. A volume whose
-//! folder is here is used where it is: a `local` PersistentVolume, reserved for the claim and bound to this node. Invariants: nothing is changed
-//! but the two files that are written; neither Docker nor the cluster is contacted.
+//! A volume whose folder is here is used where it is: a `PersistentVolume` of kind `local`, reserved for the claim and bound to this node. Invariants:
+//! nothing is changed but the two files that are written; neither Docker nor the cluster is contacted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +17,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 
+use super::docker::{Location, locate};
 use super::facts::{open_folder, open_handle};
 use super::walk::{Measure, Walk, measure};
-use super::{DataError, bytes_of, name_of, real_folder};
-use crate::base::small_file;
+use super::{DataError, bytes_of, name_of};
 use crate::deploy::{manifest, write_file};
 use crate::migrate::folder::REPORT;
 
@@ -85,7 +84,7 @@ pub struct PlanRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// A PersistentVolume at the folder that is there.
+    /// A `PersistentVolume` at the folder that is there.
     ZeroCopy,
     /// A copy to the folder of the claim, or to the one that pods use.
     Copy,
@@ -215,65 +214,6 @@ pub fn plan(request: &PlanRequest, needs: &[VolumeNeed]) -> Result<Plan, DataErr
         plan.persistent_volumes.extend(object);
     }
     Ok(plan)
-}
-
-/// Where the data of a volume is.
-enum Location {
-    Here(PathBuf),
-    /// On a server: type and device of the mount.
-    Network(String),
-    Elsewhere,
-}
-
-fn locate(request: &PlanRequest, name: &str) -> Result<Location, DataError> {
-    if let Some(path) = request.volumes.get(name) {
-        return real_folder(path).map(Location::Here);
-    }
-    let folder = request.docker_root.join("volumes").join(name);
-    match mount_options(&folder.join("opts.json"))? {
-        Some(options) if options.is_bind() => {
-            let path = PathBuf::from(&options.device);
-            return Ok(if path.is_dir() { Location::Here(real_folder(&path)?) } else { Location::Elsewhere });
-        }
-        Some(options) if !options.device.is_empty() => {
-            return Ok(Location::Network(format!("{} {}", options.kind, options.device)));
-        }
-        _ => {}
-    }
-    let data = folder.join("_data");
-    match data.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Location::Elsewhere),
-        Err(error) => Err(DataError::read(bytes_of(&data), error)),
-        Ok(_) => real_folder(&data).map(Location::Here),
-    }
-}
-
-/// Options of the `local` driver, as Docker stores them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct MountOptions {
-    #[serde(rename = "MountType")]
-    kind: String,
-    #[serde(rename = "MountOpts")]
-    options: String,
-    #[serde(rename = "MountDevice")]
-    device: String,
-}
-
-impl MountOptions {
-    /// Whether the volume is another folder of this machine.
-    fn is_bind(&self) -> bool {
-        self.device.starts_with('/') && self.options.split(',').any(|option| matches!(option, "bind" | "rbind"))
-    }
-}
-
-fn mount_options(path: &Path) -> Result<Option<MountOptions>, DataError> {
-    match small_file::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(DataError::read(bytes_of(path), error)),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| DataError::Plan(format!("{}: not the options of a volume: {error}", name_of(path)))),
-    }
 }
 
 fn planned(request: &PlanRequest, need: &VolumeNeed) -> Result<(PlannedVolume, Option<PersistentVolume>), DataError> {

@@ -3,7 +3,8 @@ mod trees;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -369,22 +370,41 @@ fn a_damaged_list_is_an_error() {
     assert!(verified(&(swapped.join("\n") + "\n")).is_err());
 }
 
+/// The same test as another user, who sees the files of a third one.
 #[test]
 fn without_root_other_peoples_files_are_refused() {
+    if let Some(root) = std::env::var_os("CAIRN_TEST_TREE").map(PathBuf::from) {
+        assert!(matches!(refusal(&root.join("source"), &root.join("target")), DataError::Owner { uid: 4242, .. }));
+        assert!(!root.join("target").exists(), "nothing is written");
+        let own = root.join("own");
+        fs::create_dir(&own).expect("made");
+        fs::write(own.join("file"), "mine").expect("written");
+        let done = copied(&own, &root.join("target"));
+        assert_eq!(all_differences(&own, &done, &root.join("target")), []);
+        return;
+    }
     if !is_root() {
         crate::base::left_out::left_out("giving a file to another user takes root");
         return;
     }
-    let facts_of_another = |uid: u32| {
-        let tree = Tree::new();
-        trees::chown(&tree.source, uid, uid);
-        tree
-    };
-    // Root copies it; who is not root is refused by the same check before anything is written.
-    let tree = facts_of_another(4242);
+    let tree = Tree::new();
+    let user = 65_534;
+    fs::write(tree.source.join("file"), "theirs").expect("written");
+    trees::chown(&tree.source.join("file"), 4242, 4242);
+    trees::chown(&tree.source, user, user);
+    trees::chown(tree.folder.path(), user, user);
+    let program = tree.folder.path().join("program");
+    fs::copy(std::env::current_exe().expect("a program"), &program).expect("copied");
+    let name = std::thread::current().name().expect("a test").to_owned();
+    let mut command = std::process::Command::new(program);
+    command.uid(user).gid(user).args(["--exact", &name]).env("CAIRN_TEST_TREE", tree.folder.path());
+    let output = command.current_dir(tree.folder.path()).output().expect("started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    // Root copies it.
+    fs::remove_dir_all(&tree.target).expect("removed");
     copied(&tree.source, &tree.target);
-    assert_eq!(fs::metadata(&tree.target).expect("there").uid(), 4242);
-    assert_eq!(fs::metadata(&tree.target).expect("there").permissions().mode() & 0o777, 0o755);
+    assert_eq!(fs::metadata(tree.target.join("file")).expect("there").uid(), 4242);
 }
 
 proptest! {

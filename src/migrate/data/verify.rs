@@ -168,7 +168,7 @@ pub(super) fn source_changes(
     changed: &mut dyn FnMut(&[u8]),
 ) -> Result<(), DataError> {
     let mut walk = open(source)?;
-    let mut then = list.next()?;
+    let mut then = list.next_entry()?;
     loop {
         let entry = match walk.next()? {
             Some(Step::Leave(_)) => continue,
@@ -180,7 +180,7 @@ pub(super) fn source_changes(
             && entry.as_ref().is_none_or(|entry| order(&gone.path, &entry.path) == Ordering::Less)
         {
             changed(&gone.path);
-            then = list.next()?;
+            then = list.next_entry()?;
         }
         let Some(entry) = entry else { return Ok(()) };
         match &then {
@@ -188,7 +188,7 @@ pub(super) fn source_changes(
                 if !before.is_as(&entry) {
                     changed(&entry.path);
                 }
-                then = list.next()?;
+                then = list.next_entry()?;
             }
             _ => changed(&entry.path),
         }
@@ -252,7 +252,7 @@ impl Comparison<'_, '_> {
     /// The next entry of the source, with its hash.
     fn expected(&mut self, side: &mut Side) -> Result<Option<Entry>, DataError> {
         let entry = match side {
-            Side::List(list) => list.next()?,
+            Side::List(list) => list.next_entry()?,
             Side::Tree { walk, content } => loop {
                 match walk.next()? {
                     None => break None,
