@@ -1,6 +1,7 @@
 //! `cairn migrate`: off Docker Swarm.
 
 mod cutover;
+mod data;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ enum Verb {
     /// Convert a stack to objects of Kubernetes, and report what became of every setting
     #[command(after_help = SWARM_EXAMPLES)]
     Swarm(SwarmArguments),
+    /// Bring the data of volumes to the cluster, and prove that all of it is there
+    Data(data::Arguments),
     /// Bring a converted stack to a cluster, phase by phase
     #[command(after_help = cutover::APPLY_EXAMPLES)]
     Apply(cutover::ApplyArguments),
@@ -153,6 +156,7 @@ enum WithChoice {
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Verb::Swarm(arguments) => arguments.run(common),
+        Verb::Data(arguments) => data::run(common, &arguments),
         Verb::Apply(arguments) => arguments.run(common),
         Verb::Status(arguments) => arguments.run(common),
         Verb::Rollback(arguments) => arguments.run(common),

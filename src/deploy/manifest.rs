@@ -31,7 +31,10 @@ pub fn to_yaml<T: Serialize>(object: &T) -> String {
 fn is_ambiguous(text: &str) -> bool {
     // In YAML 1.1 a number may have underscores, `1:30` is 90, and `2026-01-31` is a date; go-yaml takes the last two for texts, others do not.
     let number = || {
-        let starts = text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.'));
+        let unsigned = text.strip_prefix(['-', '+']);
+        let starts = unsigned
+            .unwrap_or(text)
+            .starts_with(|first: char| first.is_ascii_digit() || first == '.' || first == '_' && unsigned.is_some());
         starts && text.contains(['_', ':', '-'])
     };
     let is_word = || matches!(text, "=" | "<<") || BOOLEANS.iter().any(|word| text.eq_ignore_ascii_case(word));

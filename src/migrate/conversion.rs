@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::data::{self, VolumeNeed};
 use super::defaults;
 use super::folder::{OutputFile, REPORT};
 use super::helm;
@@ -115,6 +116,8 @@ pub struct Conversion {
     pub dialect_reason: String,
     /// The names of the objects of services, with those of the services that each needs.
     pub depends_on: BTreeMap<String, Vec<String>>,
+    /// The volumes whose data somebody has to bring.
+    pub volumes: Vec<VolumeNeed>,
     /// Everything that is written.
     pub files: Vec<OutputFile>,
     /// What became of each leaf.
@@ -138,6 +141,7 @@ impl Conversion {
             "complete": self.report.is_complete(),
             "counts": counts,
             "depends_on": self.depends_on,
+            "volumes": self.volumes,
             "cannot_move": self.report.cannot_move,
             "warnings": self.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "files": names.into_iter().collect::<BTreeSet<_>>(),
@@ -204,6 +208,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
     let context = Context { stack: &stack, options: &options, names: &names, images: &images };
     let built = objects::build(&context, &mut ledger);
     rest(&stack, &mut ledger);
+    let volumes = data::of_conversion(&stack, &names, &namespace, &built.objects);
     let mut files = manifests(&built.objects)?;
     if request.helm {
         files.extend(helm::charts(&built.objects, &stack.name, &namespace, &built.order.phases));
@@ -216,6 +221,7 @@ pub fn convert(request: &Request) -> Result<Conversion, ConversionError> {
         dialect: stack.dialect,
         dialect_reason: reason,
         depends_on: built.order.depends_on,
+        volumes,
         files,
         report,
         warnings,

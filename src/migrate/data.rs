@@ -13,6 +13,7 @@ mod docker;
 mod facts;
 mod journal;
 mod manifest;
+mod needs;
 mod plan;
 mod text;
 mod verify;
@@ -31,6 +32,7 @@ use crate::deploy::OutputError;
 pub use self::copy::{Copied, CopyRequest, copy};
 pub use self::facts::{Kind, Time};
 pub use self::manifest::{Entry, Header, Manifest};
+pub use self::needs::of_conversion;
 pub use self::plan::{
     Plan, PlanRequest, PlannedVolume, VolumeNeed, Way, host_name, needs as volume_needs, plan, write as write_plan,
 };

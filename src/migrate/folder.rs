@@ -135,6 +135,8 @@ fn files_below(folder: &Path) -> io::Result<Vec<String>> {
             }
         }
     }
+    // What `cairn migrate data plan` writes belongs to the machine and to no conversion.
+    names.retain(|name| !name.starts_with("data/"));
     names.sort();
     Ok(names)
 }

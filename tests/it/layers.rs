@@ -75,7 +75,7 @@ const EVERYWHERE: &[&str] = &["serde", "serde_json", "thiserror", "tracing", "pa
 
 /// Every other dependency, and the parts that may name it, so that each can be replaced in one place. One without a row fails.
 const ALLOWED_IN: &[(&str, &[&str])] = &[
-    ("blake3", &["base", "store", "index", "snapshot", "auth", "deploy"]),
+    ("blake3", &["base", "store", "index", "snapshot", "auth", "deploy", "migrate"]),
     ("jiff", &["base", "deploy", "cli"]),
     ("getrandom", &["store", "fetch", "snapshot", "auth"]),
     ("tracing_subscriber", &["telemetry"]),
@@ -169,7 +169,7 @@ const ALLOWED_IN: &[(&str, &[&str])] = &[
     ("mail_parser", &["ingest"]),
     ("memchr", &["deploy", "ingest", "retrieval"]),
     ("url", &["ingest", "fetch"]),
-    ("serde_yaml", &["ingest", "deploy"]),
+    ("serde_yaml", &["ingest", "deploy", "migrate"]),
     // With the place of each value, which the one above has not.
     ("granit_parser", &["migrate"]),
     // `operator`: the same types, for a client.

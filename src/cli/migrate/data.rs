@@ -122,8 +122,8 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failure>
 
 fn failure(error: DataError) -> Failure {
     match error.fault() {
-        Fault::Caller => Failure::usage(error.into()),
-        Fault::Environment | Fault::Damage => anyhow::Error::from(error).into(),
+        Fault::Caller => Failure::usage(error),
+        Fault::Environment | Fault::Damage => Failure::from(error),
     }
 }
 

@@ -432,7 +432,7 @@ fn open_below<'a>(root: BorrowedFd<'_>, path: &'a [u8]) -> io::Result<(OwnedFd, 
     Ok((folder, path))
 }
 
-/// Removes what has a name in a folder, with all that is in it. Nothing to remove is no error.
+/// Removes what has a name in a folder, with all that is in it. With nothing to remove it succeeds.
 fn remove(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Err(Errno::NOENT) => return Ok(()),
