@@ -6,6 +6,7 @@
 
 mod attributes;
 mod chain;
+mod claim;
 mod content;
 mod copy;
 mod destination;

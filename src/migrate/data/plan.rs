@@ -8,15 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{
-    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference, PersistentVolume,
-    PersistentVolumeSpec, VolumeNodeAffinity,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::PersistentVolume;
 use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{claim_folder, persistent_volume};
 use super::docker::{Location, locate};
 use super::facts::{open_folder, open_handle};
 use super::walk::{Measure, Walk, measure};
@@ -24,12 +20,10 @@ use super::{DataError, bytes_of, name_of};
 use crate::deploy::{manifest, write_file};
 use crate::migrate::folder::REPORT;
 
-/// Class of claims that name none: that of K3s' own provisioner.
-const STORAGE_CLASS: &str = "local-path";
 /// Largest report that is read.
 const REPORT_MAX: u64 = 256 << 20;
 /// Bytes of a gibibyte.
-const GIB: u64 = 1 << 30;
+pub(super) const GIB: u64 = 1 << 30;
 
 /// A volume of the swarm, and what needs its data: an item of `volumes` in `report.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,9 +275,15 @@ fn planned(request: &PlanRequest, need: &VolumeNeed) -> Result<(PlannedVolume, O
         volume.way = Way::Copy;
         volume.reason = "--copy".to_owned();
         volume.free = free(&request.storage);
-        // The provisioner's name of a folder: that of the volume, the namespace and the claim.
-        let target = format!("{}/PVC_{}_{claim}", request.storage.display(), need.namespace);
-        volume.commands.extend(copy_commands(source, &target));
+        match claim_folder(&request.storage, &need.namespace, &claim)? {
+            Some(target) => volume.commands.extend(copy_commands(source, &target)),
+            None => {
+                volume.reason = format!(
+                    "--copy; claim {claim} has no folder below {} yet: run this again once a pod was started with it, and stopped",
+                    name_of(&request.storage)
+                );
+            }
+        }
         return Ok((volume, None));
     }
     volume.way = Way::ZeroCopy;
@@ -337,49 +337,6 @@ fn free(folder: &Path) -> Option<u64> {
     let there = folder.ancestors().find(|path| path.is_dir())?;
     let stat = rustix::fs::statvfs(there).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-fn persistent_volume(request: &PlanRequest, volume: &PlannedVolume, claim: &str, source: &str) -> PersistentVolume {
-    let need = &volume.need;
-    // A claim is bound to no volume that is smaller than what it asks for.
-    let requested = need.request.map_or(0, |bytes| bytes.div_ceil(GIB));
-    let size = Quantity(format!("{}Gi", volume.size_gib.max(requested)));
-    let modes = if need.access_modes.is_empty() { vec!["ReadWriteOnce".to_owned()] } else { need.access_modes.clone() };
-    let this_node = NodeSelectorRequirement {
-        key: "kubernetes.io/hostname".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(vec![request.node.clone()]),
-    };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![this_node]), match_fields: None };
-    let labels = BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "cairn".to_owned())]);
-    PersistentVolume {
-        metadata: ObjectMeta {
-            name: Some(format!("{}-{claim}", need.namespace)),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        },
-        spec: Some(PersistentVolumeSpec {
-            access_modes: Some(modes),
-            capacity: Some(BTreeMap::from([("storage".to_owned(), size)])),
-            claim_ref: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("PersistentVolumeClaim".to_owned()),
-                name: Some(claim.to_owned()),
-                namespace: Some(need.namespace.clone()),
-                ..ObjectReference::default()
-            }),
-            local: Some(LocalVolumeSource { path: source.to_owned(), fs_type: None }),
-            node_affinity: Some(VolumeNodeAffinity {
-                required: Some(NodeSelector { node_selector_terms: vec![term] }),
-            }),
-            // The data is the only copy.
-            persistent_volume_reclaim_policy: Some("Retain".to_owned()),
-            storage_class_name: Some(need.storage_class.clone().unwrap_or_else(|| STORAGE_CLASS.to_owned())),
-            volume_mode: Some("Filesystem".to_owned()),
-            ..PersistentVolumeSpec::default()
-        }),
-        status: None,
-    }
 }
 
 /// Writes `data/plan.json` and, where there are any, `data/persistent-volumes.yaml` into the folder of the conversion; with their paths.
@@ -531,7 +488,15 @@ mod tests {
         let made = plan(&request, &needs).expect("planned");
         assert_eq!((made.volumes[1].way, made.volumes[1].claim.as_deref()), (Way::Copy, Some("data-db-2")));
         assert!(made.persistent_volumes.is_empty());
-        assert!(made.volumes[6].commands[1].contains(r"it'\''s here'"), "{:?}", made.volumes[6].commands);
+        assert_eq!(made.volumes[6].commands, ["docker service scale shop_db=0"], "its claim has no folder yet");
+        assert!(made.volumes[6].reason.contains("run this again"), "{}", made.volumes[6].reason);
+        for name in ["pvc-1_shop_named", "pvc-2_shop_named-2", "pvc-3_other_shop_named", "pvc-4_workshop_named"] {
+            fs::create_dir_all(root.join("storage").join(name)).expect("made");
+        }
+        let made = plan(&request, &needs).expect("planned");
+        let command = &made.volumes[6].commands[1];
+        assert!(command.contains(r"it'\''s here' "), "{command}");
+        assert!(command.ends_with("/storage/pvc-1_shop_named"), "{command}");
         assert!(made.volumes[4].free.is_some_and(|free| free > 0));
         request.claims.insert("shop_slots".to_owned(), "data-db-9".to_owned());
         assert!(plan(&request, &needs).expect_err("refused").to_string().contains("data-db-1, data-db-2"));
