@@ -55,6 +55,8 @@ fn harmless(verb: &[String], scratch: &Path) -> Vec<String> {
         "bundle create" => &["-o", &path("site.bundle"), "--key", &path("site.key")],
         "bundle verify" | "bundle list" => &[&path("site.bundle"), "--public-key", &path("site.pub")],
         "migrate swarm" => &[&path("stack.yml"), "-o", &path("k3s")],
+        "migrate data plan" => &[&path("k3s")],
+        "migrate data copy" | "migrate data verify" => &[&path("nothing"), &path("copy")],
         "migrate apply" | "migrate status" | "migrate rollback" => &[&path("k3s")],
         "install" => &["--dry-run", "--root", &path("root")],
         "completions" => &["bash"],
